@@ -1,0 +1,1 @@
+"""Deploys operating-system images on the Raspberry Pis of a PoE cluster."""
