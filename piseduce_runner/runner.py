@@ -1,0 +1,336 @@
+"""Runs Ansible. The only file that knows ansible-runner.
+
+ansible-runner is given a folder of its own for every run, below the runtime directory (a tmpfs),
+which is removed afterwards: it writes arguments and the environment into it. Its own `timeout=`
+leaves Ansible's workers alive, so a run is ended here, process by process.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+
+from piseduce_runner import paths
+from piseduce_runner.errors import UserError
+from piseduce_runner.leftovers import end_processes, find_processes
+from piseduce_runner.runlog import NodeLog, failure_message
+from piseduce_runner.runs import (
+    Batch,
+    NodeActivity,
+    Remembered,
+    Report,
+    RunEnded,
+    StateFailed,
+    StateProven,
+)
+
+# Every process of a run carries this variable in its environment.
+_RUN_VARIABLE = "PISEDUCE_RUN"
+# state.yml gives it to every command that runs for a node.
+_NODE_VARIABLE = "PISEDUCE_NODE"
+_PROVEN_ACTION = "state_proven"
+
+
+class RunFailed(Exception):
+    """A playbook did not end well; the message is one line for people."""
+
+
+class AnsibleRunner:
+    """Takes batches of nodes through states with `playbooks/state.yml`.
+
+    `inventory` is the site's; `roles` are the folders to search for roles, a site's own first.
+    """
+
+    def __init__(self, inventory: Path, roles: list[Path]) -> None:
+        self._inventory = inventory
+        self._roles = roles
+
+    def start(self, batch: Batch, report: Report) -> "AnsibleRun":
+        """Start one run in a thread of its own."""
+        run = AnsibleRun(self._inventory, self._roles, batch, report)
+        run.start()
+        return run
+
+
+class AnsibleRun:
+    """One run of `playbooks/state.yml`. See `runs.Run`."""
+
+    def __init__(self, inventory: Path, roles: list[Path], batch: Batch, report: Report) -> None:
+        self.batch = batch
+        self._inventory = inventory
+        self._roles = roles
+        self._report = report
+        self._id = uuid.uuid4().hex
+        self._folder = _make_run_folder()
+        self._gates = self._folder / "gates"
+        self._lock = threading.Lock()
+        self._ended = False
+        self._last_words = ""
+        self._nodes = {node: NodeActivity() for node in batch.nodes}
+        self._logs = {node: NodeLog(path) for node, path in batch.logs.items()}
+
+    def start(self) -> None:
+        """Prepare the run's folder and start the thread."""
+        self._gates.mkdir()
+        self._write_inventory()
+        threading.Thread(target=self._work, name=f"run-{self._id[:8]}", daemon=True).start()
+
+    def go_on(self, node: str, position: int) -> None:
+        """Open the gate behind the state at `position`."""
+        self._answer(node, position, "go")
+
+    def end_node(self, node: str) -> str:
+        """End the node's part of the run: its SSH client, or its module on the manager."""
+        with self._lock:
+            activity = self._nodes[node]
+            activity.given_up = True
+            state = self.batch.states[activity.position_index]
+            idle = all(one.given_up or one.finished for one in self._nodes.values())
+        self._answer(node, state.position, "stop")
+        if idle:
+            self.end()
+        else:
+            word = f"{_NODE_VARIABLE}={node}"
+            end_processes(find_processes(self._id, str(self._folder), command_word=word))
+        return f"in task: {activity.task}" if activity.task else ""
+
+    def end(self) -> None:
+        """End every process of the run, workers and SSH masters too."""
+        self._ended = True
+        end_processes(find_processes(self._id, str(self._folder)))
+
+    # in the run's own thread
+
+    def _work(self) -> None:
+        error = ""
+        try:
+            result = ansible_runner.run(
+                private_data_dir=str(self._folder / "ansible-runner"),
+                playbook=str(paths.ansible_dir() / "playbooks" / "state.yml"),
+                inventory=[str(self._inventory), str(self._folder / "run.yml")],
+                extravars={
+                    "run_nodes": ",".join(self.batch.nodes),
+                    "run_steps": self._steps(),
+                    "run_folder": str(self._gates),
+                },
+                forks=len(self.batch.nodes),
+                envvars=_environment(self._folder, self._roles) | {_RUN_VARIABLE: self._id},
+                event_handler=self._handle,
+                # Without one, ansible-runner replaces the main thread's signal handlers.
+                cancel_callback=lambda: self._ended,
+                settings=_SETTINGS,
+                quiet=True,
+            )
+            if result.rc != 0 and not self._ended:
+                error = self._last_words or f"ansible-playbook ended with status {result.rc}"
+        # An exception in a thread would be lost, and the driver wait for ever.
+        except Exception as problem:  # noqa: BLE001
+            error = f"ansible-runner failed: {problem!r}"
+        finally:
+            self._sweep()
+        self._report(RunEnded(self, error))
+
+    def _sweep(self) -> None:
+        """End what Ansible left (SSH masters persist on purpose) and remove the folder."""
+        end_processes(find_processes(self._id, str(self._folder)))
+        shutil.rmtree(self._folder, ignore_errors=True)
+        for log in self._logs.values():
+            log.close()
+
+    def _handle(self, event: dict[str, Any]) -> bool:
+        """Takes ansible-runner's events; False keeps them off the disk."""
+        data = event.get("event_data", {})
+        node = data.get("host")
+        text = event.get("stdout", "")
+        if node not in self._nodes:
+            if text.strip():
+                self._last_words = _last_line(text) or self._last_words
+            return False
+        activity = self._nodes[node]
+        kind, task = event["event"], data.get("task", "")
+        if kind == "runner_on_start" and not activity.given_up:
+            self._on_task_start(node, activity, data.get("task_action", ""), task)
+        elif kind in ("runner_on_ok", "runner_item_on_ok"):
+            self._logs[node].write(data, text)
+            facts = (data.get("res") or {}).get("remember")
+            if facts and not activity.given_up:
+                self._report(Remembered(self, node, facts))
+        elif kind in ("runner_on_failed", "runner_on_unreachable"):
+            self._logs[node].write(data, text)
+            if not data.get("ignore_errors"):
+                self._on_failure(node, activity, task, data.get("res") or {})
+        return False
+
+    def _on_task_start(self, node: str, activity: NodeActivity, action: str, task: str) -> None:
+        state = self.batch.states[activity.position_index]
+        if action != _PROVEN_ACTION:
+            if activity.task == "":
+                self._logs[node].begin_state(state.name)
+            activity.task = task
+            return
+        with self._lock:
+            activity.task = ""
+            if activity.position_index + 1 < len(self.batch.states):
+                activity.position_index += 1
+            else:
+                activity.finished = True
+        self._report(StateProven(self, node, state.position))
+
+    def _on_failure(
+        self, node: str, activity: NodeActivity, task: str, result: dict[str, Any]
+    ) -> None:
+        with self._lock:
+            if activity.given_up or activity.finished:
+                return
+            activity.finished = True
+        position = self.batch.states[activity.position_index].position
+        reason = failure_message(task, result)
+        self._report(StateFailed(self, node, position, reason))
+
+    # small parts
+
+    def _answer(self, node: str, position: int, word: str) -> None:
+        gate = self._gates / f"{node}.{position}"
+        partial = gate.with_suffix(gate.suffix + ".new")
+        try:
+            partial.write_text(word, "utf-8")
+            partial.rename(gate)
+        except FileNotFoundError:
+            # The run has ended and its folder is gone: nobody waits at the gate.
+            return
+
+    def _steps(self) -> list[dict[str, Any]]:
+        last = self.batch.states[-1]
+        return [
+            {
+                "position": state.position,
+                "state": state.name,
+                "phase": state.phase.value,
+                "timeout": int(state.timeout),
+                "last": state is last,
+            }
+            for state in self.batch.states
+        ]
+
+    def _write_inventory(self) -> None:
+        localhost = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+        }
+        content = {"all": {"hosts": self.batch.variables | {"localhost": localhost}}}
+        path = self._folder / "run.yml"
+        path.touch(mode=0o600)
+        # JSON is YAML, and needs no care with quotes.
+        path.write_text(json.dumps(content), "utf-8")
+
+
+def run_playbook(playbook: str, inventory: Path, extra_vars: dict[str, Any], log: Path) -> None:
+    """Run one of our playbooks on localhost to its end.
+
+    `playbook` is a file name in `playbooks/`; Ansible's output goes to `log`. Raises `RunFailed`.
+    """
+    folder = _make_run_folder()
+    failures: list[str] = []
+    with log.open("a", encoding="utf-8") as output:
+
+        def handle(event: dict[str, Any]) -> bool:
+            output.write(event.get("stdout", "") + "\n" if event.get("stdout") else "")
+            data = event.get("event_data", {})
+            if event["event"] in ("runner_on_failed", "runner_on_unreachable"):
+                failures.append(failure_message(data.get("task", ""), data.get("res") or {}))
+            elif event["event"] in ("verbose", "error") and "ERROR" in event.get("stdout", ""):
+                failures.append(_last_line(event["stdout"]))
+            return False
+
+        try:
+            result = ansible_runner.run(
+                private_data_dir=str(folder / "ansible-runner"),
+                playbook=str(paths.ansible_dir() / "playbooks" / playbook),
+                inventory=str(inventory),
+                extravars=extra_vars,
+                envvars=_environment(folder, [paths.ansible_dir() / "roles"]),
+                event_handler=handle,
+                cancel_callback=lambda: False,
+                settings=_SETTINGS,
+                quiet=True,
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    if result.rc != 0:
+        reason = failures[0] if failures else f"ansible-playbook ended with status {result.rc}"
+        raise RunFailed(f"{playbook}: {reason} (see {log})")
+
+
+def read_inventory(inventory: Path) -> dict[str, Any]:
+    """The inventory as `ansible-inventory --list` gives it. Raises `UserError` when it is wrong."""
+    folder = _make_run_folder()
+    try:
+        output, errors = ansible_runner.get_inventory(
+            action="list",
+            inventories=[str(inventory)],
+            private_data_dir=str(folder),
+            envvars=_environment(folder, []),
+            quiet=True,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return json.loads(output)
+    except json.JSONDecodeError as error:
+        text = " ".join((errors or output).split())
+        raise UserError(f"{inventory}: Ansible cannot read it: {text[:400]}") from error
+
+
+_SETTINGS = {
+    # How often a run looks whether it was cancelled, in seconds.
+    "pexpect_timeout": 1,
+    "suppress_ansible_output": True,
+    "suppress_output_file": True,
+}
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in _ANSI.sub("", text).splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _make_run_folder() -> Path:
+    """A private folder on a tmpfs where there is one; its path is short (SSH sockets are in it)."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or ("/run" if os.geteuid() == 0 else None)
+    return Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=runtime))
+
+
+def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
+    """Environment of a run. Everything that Ansible writes for itself goes below `folder`."""
+    return {
+        "ANSIBLE_CONFIG": str(paths.ansible_dir() / "ansible.cfg"),
+        "ANSIBLE_HOME": str(folder / "home"),
+        "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "cp"),
+        "ANSIBLE_ROLES_PATH": os.pathsep.join(str(path) for path in roles),
+        "ANSIBLE_NOCOLOR": "1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        # A site is read the same way whatever the admin's locale is.
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def stale_run_folders() -> list[Path]:
+    """Run folders that a driver which is no longer alive has left behind."""
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/run")
+    stale = []
+    for folder in runtime.glob("piseduce-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            stale.append(folder)
+    return stale

@@ -1,0 +1,114 @@
+"""What a runner is asked for, and what it reports: the interface between driver and runner.
+
+`runner.AnsibleRunner` is the implementation that works on machines; tests and simulations have
+others. A run takes a batch of nodes through a stretch of consecutive states. It reports per node
+and state; each node goes on to its next state when the driver lets it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from piseduce_runner.processes import State
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Nodes that go through `states` together.
+
+    `variables` are each node's own variables for the roles; `logs` the file to which what
+    happened on the node is appended.
+    """
+
+    states: tuple[State, ...]
+    variables: dict[str, dict[str, Any]]
+    logs: dict[str, Path]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes."""
+        return tuple(self.variables)
+
+
+@dataclass(frozen=True)
+class StateProven:
+    """The state at `position` has ended well on the node, which waits for `Run.go_on`."""
+
+    run: "Run"
+    node: str
+    position: int
+
+
+@dataclass(frozen=True)
+class StateFailed:
+    """The state at `position` failed on the node, which leaves the run."""
+
+    run: "Run"
+    node: str
+    position: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A state learned something of the node that later states need."""
+
+    run: "Run"
+    node: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """The node's state is done to so many percent."""
+
+    node: str
+    percent: int
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """Nothing of the run is alive any more. `error` is empty, or why it ended before its time."""
+
+    run: "Run"
+    error: str = ""
+
+
+RunEvent = StateProven | StateFailed | Remembered | Progressed | RunEnded
+Report = Callable[[RunEvent], None]
+
+
+class Run(Protocol):
+    """A run that was started. Every run ends with one `RunEnded`."""
+
+    batch: Batch
+
+    def go_on(self, node: str, position: int) -> None:
+        """Let the node enter the state that follows the one at `position`."""
+
+    def end_node(self, node: str) -> str:
+        """Give the node up: end what runs for it here, and report nothing of it any more.
+
+        Gives what it was doing, for people. Other nodes of the run are left alone.
+        """
+
+    def end(self) -> None:
+        """End the whole run. Nothing of it is left running on the manager."""
+
+
+class Runner(Protocol):
+    """Starts runs."""
+
+    def start(self, batch: Batch, report: Report) -> Run:
+        """Start the batch. `report` is called from other threads."""
+
+
+@dataclass
+class NodeActivity:
+    """Where a node of a run is: the states it has left, and the task at hand."""
+
+    position_index: int = 0
+    task: str = ""
+    given_up: bool = field(default=False)
+    finished: bool = field(default=False)
