@@ -12,11 +12,12 @@ import shutil
 import sys
 import tempfile
 import threading
-import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ansible_runner
+import yaml
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
@@ -24,7 +25,6 @@ from piseduce_runner.leftovers import end_processes, find_processes
 from piseduce_runner.runlog import NodeLog, failure_message
 from piseduce_runner.runs import (
     Batch,
-    NodeActivity,
     Remembered,
     Report,
     RunEnded,
@@ -41,6 +41,16 @@ _PROVEN_ACTION = "state_proven"
 
 class RunFailed(Exception):
     """A playbook did not end well; the message is one line for people."""
+
+
+@dataclass
+class _Activity:
+    """Where a node of a run is: how many states it has left behind, and the task at hand."""
+
+    position_index: int = 0
+    task: str = ""
+    given_up: bool = False
+    finished: bool = False
 
 
 class AnsibleRunner:
@@ -68,20 +78,20 @@ class AnsibleRun:
         self._inventory = inventory
         self._roles = roles
         self._report = report
-        self._id = uuid.uuid4().hex
         self._folder = _make_run_folder()
+        self._id = self._folder.name
         self._gates = self._folder / "gates"
         self._lock = threading.Lock()
         self._ended = False
         self._last_words = ""
-        self._nodes = {node: NodeActivity() for node in batch.nodes}
+        self._nodes = {node: _Activity() for node in batch.nodes}
         self._logs = {node: NodeLog(path) for node, path in batch.logs.items()}
 
     def start(self) -> None:
         """Prepare the run's folder and start the thread."""
         self._gates.mkdir()
         self._write_inventory()
-        threading.Thread(target=self._work, name=f"run-{self._id[:8]}", daemon=True).start()
+        threading.Thread(target=self._work, name=self._id, daemon=True).start()
 
     def go_on(self, node: str, position: int) -> None:
         """Open the gate behind the state at `position`."""
@@ -92,9 +102,9 @@ class AnsibleRun:
         with self._lock:
             activity = self._nodes[node]
             activity.given_up = True
-            state = self.batch.states[activity.position_index]
             idle = all(one.given_up or one.finished for one in self._nodes.values())
-        self._answer(node, state.position, "stop")
+        for state in self.batch.states:
+            self._answer(node, state.position, "stop")
         if idle:
             self.end()
         else:
@@ -169,7 +179,7 @@ class AnsibleRun:
                 self._on_failure(node, activity, task, data.get("res") or {})
         return False
 
-    def _on_task_start(self, node: str, activity: NodeActivity, action: str, task: str) -> None:
+    def _on_task_start(self, node: str, activity: _Activity, action: str, task: str) -> None:
         state = self.batch.states[activity.position_index]
         if action != _PROVEN_ACTION:
             if activity.task == "":
@@ -185,7 +195,7 @@ class AnsibleRun:
         self._report(StateProven(self, node, state.position))
 
     def _on_failure(
-        self, node: str, activity: NodeActivity, task: str, result: dict[str, Any]
+        self, node: str, activity: _Activity, task: str, result: dict[str, Any]
     ) -> None:
         with self._lock:
             if activity.given_up or activity.finished:
@@ -228,8 +238,33 @@ class AnsibleRun:
         content = {"all": {"hosts": self.batch.variables | {"localhost": localhost}}}
         path = self._folder / "run.yml"
         path.touch(mode=0o600)
-        # JSON is YAML, and needs no care with quotes.
-        path.write_text(json.dumps(content), "utf-8")
+        path.write_text(yaml.dump(_as_data(content), Dumper=_DataDumper), "utf-8")
+
+
+class _Data(str):
+    """Text that is data and nothing else."""
+
+
+class _DataDumper(yaml.SafeDumper):
+    """Tags text with `!unsafe`, so that Ansible never takes it for a template.
+
+    A user's words are in it: braces in the comment of an SSH key must not run on the manager.
+    """
+
+
+_DataDumper.add_representer(
+    _Data, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
+)
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, str):
+        return _Data(value)
+    if isinstance(value, dict):
+        return {key: _as_data(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_data(one) for one in value]
+    return value
 
 
 def run_playbook(playbook: str, inventory: Path, extra_vars: dict[str, Any], log: Path) -> None:
@@ -306,8 +341,13 @@ def _last_line(text: str) -> str:
 
 def _make_run_folder() -> Path:
     """A private folder on a tmpfs where there is one; its path is short (SSH sockets are in it)."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or ("/run" if os.geteuid() == 0 else None)
-    return Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=runtime))
+    return Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=_runtime_folder()))
+
+
+def _runtime_folder() -> Path:
+    if os.geteuid() == 0:
+        return Path("/run")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
 
 
 def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
@@ -325,12 +365,10 @@ def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
     }
 
 
-def stale_run_folders() -> list[Path]:
-    """Run folders that a driver which is no longer alive has left behind."""
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/run")
-    stale = []
-    for folder in runtime.glob("piseduce-*-*"):
+def remove_stale_run_folders() -> None:
+    """Remove what a driver that was killed has left behind: its runs' processes and folders."""
+    for folder in _runtime_folder().glob("piseduce-*-*"):
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not Path("/proc", pid).exists():
-            stale.append(folder)
-    return stale
+            end_processes(find_processes(folder.name, str(folder)))
+            shutil.rmtree(folder)

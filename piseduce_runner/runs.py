@@ -6,7 +6,7 @@ and state; each node goes on to its next state when the driver lets it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -102,13 +102,3 @@ class Runner(Protocol):
 
     def start(self, batch: Batch, report: Report) -> Run:
         """Start the batch. `report` is called from other threads."""
-
-
-@dataclass
-class NodeActivity:
-    """Where a node of a run is: the states it has left, and the task at hand."""
-
-    position_index: int = 0
-    task: str = ""
-    given_up: bool = field(default=False)
-    finished: bool = field(default=False)
