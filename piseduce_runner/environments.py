@@ -1,0 +1,316 @@
+"""Environments: operating-system images, ready to be deployed.
+
+An environment is a folder with the image (zstd), its block map (bmaptool's format) and
+`environment.yml`, which says what the image is and how it is laid out. Environments of other
+formats are converted before they come here; what differs per family is in FAMILIES' users, by name.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from piseduce_runner.errors import UserError
+
+DESCRIPTION = "environment.yml"
+SECTOR = 512  # bytes; the unit of an MBR, whatever the device
+FAMILIES = ("raspbian",)
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+DISK_ID = re.compile(r"0x[0-9a-f]{8}")
+FAT_TYPES = ("4", "6", "b", "c", "e")  # MBR partition types; the last three: FAT32, LBA
+LINUX_TYPE = "83"
+# 1-19 differ little in size on a system image and much in time, and the manager may be a Pi.
+ZSTD_LEVEL = "-3"
+TOOLS = {"sfdisk": "fdisk", "zstd": "zstd", "bmaptool": "bmap-tools"}  # command: Debian package
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One environment. Every field but `folder` is a key of environment.yml."""
+
+    folder: Path
+    name: str  # the folder's name, and the last part of the image's URL
+    family: str  # one of FAMILIES: how the system is configured
+    login: str  # the image's default user
+    boot_directory: str  # where the deployed system mounts its boot partition
+    image: str  # file names, in `folder`
+    block_map: str
+    image_bytes: int  # uncompressed
+    mapped_bytes: int  # of these, how many the block map says are in use
+    compressed_bytes: int
+    compressed_sha256: str
+    block_map_sha256: str
+    disk_id: str  # of the MBR, "0x" and 8 lower-case hex digits
+    boot_partition: int  # number, from 1
+    boot_start_sector: int  # sectors of 512 bytes
+    boot_sectors: int
+    root_partition: int
+    root_start_sector: int
+    root_sectors: int
+
+
+_KEYS = {field.name: field.type for field in fields(Environment) if field.name != "folder"}
+_PATTERNS = {
+    "name": NAME,
+    "login": LOGIN,
+    "image": FILE_NAME,
+    "block_map": FILE_NAME,
+    "compressed_sha256": SHA256,
+    "block_map_sha256": SHA256,
+    "disk_id": DISK_ID,
+}
+
+
+def list_environments(root: Path) -> list[Environment]:
+    """All environments in the folder `root`, by name. Hidden folders are somebody's work in hand.
+
+    Raises UserError for the first one that is damaged.
+    """
+    if not root.is_dir():
+        return []
+    folders = (entry for entry in sorted(root.iterdir()) if entry.is_dir())
+    return [load(folder) for folder in folders if not folder.name.startswith(".")]
+
+
+def find(root: Path, name: str) -> Environment:
+    """The environment `name` in the folder `root`. Raises UserError that lists what there is."""
+    if not NAME.fullmatch(name) or not (root / name).is_dir():
+        folders = sorted(root.iterdir()) if root.is_dir() else []
+        known = [f.name for f in folders if f.is_dir() and not f.name.startswith(".")]
+        raise UserError(
+            f"unknown environment {name!r}; in {root}: {', '.join(known) or 'no environment'}"
+        )
+    return load(root / name)
+
+
+def load(folder: Path) -> Environment:
+    """Read and check one environment. Raises UserError that names the file and what is wrong.
+
+    The sizes of the image and the layout are checked; contents are not (see `verify_files`).
+    """
+    file = folder / DESCRIPTION
+    env = Environment(folder=folder, **_checked(file, _read_mapping(file)))
+    _check_layout(file, env)
+    for name in (env.image, env.block_map):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file, but {DESCRIPTION} names it")
+    size = (folder / env.image).stat().st_size
+    if size != env.compressed_bytes:
+        raise UserError(
+            f"{folder / env.image}: has {size} bytes, but {DESCRIPTION} says "
+            f"{env.compressed_bytes}: the image is damaged or was replaced"
+        )
+    return env
+
+
+def verify_files(env: Environment) -> None:
+    """Compare the digests of the image and the block map. Raises UserError if one is damaged."""
+    for name, expected in (
+        (env.image, env.compressed_sha256),
+        (env.block_map, env.block_map_sha256),
+    ):
+        if _sha256(env.folder / name) != expected:
+            raise UserError(
+                f"{env.folder / name}: its SHA-256 is not the one in {DESCRIPTION}: "
+                "the file is damaged or was replaced"
+            )
+
+
+def create_from_raw_image(
+    image: Path, folder: Path, *, name: str, family: str, login: str, boot_directory: str
+) -> Environment:
+    """Make the environment `folder` from a raw disk image with a boot and a root partition.
+
+    Holes of a sparse image are taken as blocks that no file system uses, as bmaptool does: an image
+    that was made sparse later (`cp --sparse=always`) must not come here. `folder` appears complete
+    or not at all. Raises UserError for a bad image or argument, or if `folder` exists.
+    """
+    for tool, package in TOOLS.items():
+        if not shutil.which(tool):
+            raise UserError(f"{tool} is not installed (Debian package {package})")
+    if not image.is_file():
+        raise UserError(f"{image}: no such image file")
+    if folder.exists():
+        raise UserError(f"{folder}: already exists")
+    if folder.name != name:
+        raise UserError(f"{folder}: the folder must be named as the environment, {name!r}")
+    layout = read_partition_table(image)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
+    try:
+        packed, block_map = scratch / "image.img.zst", scratch / "image.bmap"
+        _run("zstd", "--quiet", "-T0", ZSTD_LEVEL, image, "-o", packed)
+        _run("bmaptool", "--quiet", "create", "--output", block_map, image)
+        values = {
+            "name": name,
+            "family": family,
+            "login": login,
+            "boot_directory": boot_directory,
+            "image": packed.name,
+            "block_map": block_map.name,
+            "image_bytes": image.stat().st_size,
+            "mapped_bytes": _mapped_bytes(block_map),
+            "compressed_bytes": packed.stat().st_size,
+            "compressed_sha256": _sha256(packed),
+            "block_map_sha256": _sha256(block_map),
+            **layout,
+        }
+        _check_layout(
+            folder / DESCRIPTION,
+            Environment(folder=folder, **_checked(folder / DESCRIPTION, values)),
+        )
+        text = yaml.safe_dump(values, sort_keys=False)
+        (scratch / DESCRIPTION).write_text(text, encoding="utf-8")
+        for file in scratch.iterdir():
+            file.chmod(0o644)
+            _flush(file)
+        scratch.chmod(0o755)
+        _appear(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)  # gone already if all went well
+    return load(folder)
+
+
+def read_partition_table(image: Path) -> dict[str, str | int]:
+    """The layout keys of environment.yml, from the MBR of a raw disk image.
+
+    Raises UserError if this is not an MBR with a FAT and a Linux partition that lie in the file.
+    """
+    done = subprocess.run(
+        ["sfdisk", "--json", str(image)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise UserError(f"{image}: not a disk image: it has no partition table")
+    table = json.loads(done.stdout)["partitiontable"]
+    if table["label"] != "dos":
+        raise UserError(
+            f"{image}: its partition table is {table['label'].upper()}; "
+            "the Raspberry Pi's images have an MBR (DOS) table"
+        )
+    partitions = sorted(table.get("partitions", []), key=lambda partition: partition["start"])
+    types = [partition["type"] for partition in partitions]
+    if len(types) != 2 or types[0] not in FAT_TYPES or types[1] != LINUX_TYPE:
+        raise UserError(
+            f"{image}: expected a FAT boot partition and a Linux root partition, "
+            f"found {len(types)} partition(s)" + (f" of type {', '.join(types)}" if types else "")
+        )
+    end = max(partition["start"] + partition["size"] for partition in partitions) * SECTOR
+    size = image.stat().st_size
+    if end > size:
+        raise UserError(
+            f"{image}: truncated: its partitions end at {end} bytes, the file has only {size}"
+        )
+    layout: dict[str, str | int] = {"disk_id": table["id"]}
+    for role, partition in zip(("boot", "root"), partitions, strict=True):
+        # "/path/to/image.img2", or "...p2" after a digit
+        number = partition["node"].removeprefix(table["device"]).removeprefix("p")
+        layout[f"{role}_partition"] = int(number)
+        layout[f"{role}_start_sector"] = partition["start"]
+        layout[f"{role}_sectors"] = partition["size"]
+    return layout
+
+
+def _read_mapping(file: Path) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such file: {file.parent} is not an environment") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected a mapping of keys and values")
+    return values
+
+
+def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
+    """`values` if each key is there, known, of its type and well-formed; else UserError."""
+    if unknown := [str(key) for key in values if key not in _KEYS]:
+        raise UserError(f"{file}: unknown key {unknown[0]!r}")
+    for key, kind in _KEYS.items():
+        if key not in values:
+            raise UserError(f"{file}: key {key!r} is missing")
+        value = values[key]
+        if type(value) is not kind:
+            expected = "a whole number" if kind is int else "a text (in quotes)"
+            raise UserError(f"{file}: {key} must be {expected}, not {value!r}")
+        if kind is int and value <= 0:
+            raise UserError(f"{file}: {key} must be positive, not {value}")
+        if key in _PATTERNS and not _PATTERNS[key].fullmatch(value):
+            raise UserError(f"{file}: {key}: {value!r} is not of the form {_PATTERNS[key].pattern}")
+    return values
+
+
+def _check_layout(file: Path, env: Environment) -> None:
+    path = PurePosixPath(env.boot_directory)
+    problems = {
+        f"family {env.family!r} is unknown (known: {', '.join(FAMILIES)})": env.family
+        not in FAMILIES,
+        f"name is {env.name!r}, but the folder's is {env.folder.name!r}": env.name
+        != env.folder.name,
+        f"boot_directory {env.boot_directory!r} is not a plain absolute path": (
+            not path.is_absolute() or ".." in path.parts or str(path) != env.boot_directory
+        ),
+        "mapped_bytes is more than image_bytes": env.mapped_bytes > env.image_bytes,
+        "boot_partition and root_partition must be two of 1 to 4": (
+            env.boot_partition == env.root_partition
+            or max(env.boot_partition, env.root_partition) > 4
+        ),
+        "the boot partition does not end before the root partition starts": (
+            env.boot_start_sector + env.boot_sectors > env.root_start_sector
+        ),
+        "the root partition does not end within the image": (
+            (env.root_start_sector + env.root_sectors) * SECTOR > env.image_bytes
+        ),
+    }
+    for problem, found in problems.items():
+        if found:
+            raise UserError(f"{file}: {problem}")
+
+
+def _mapped_bytes(block_map: Path) -> int:
+    """Bytes in use according to a block map (the last block may reach beyond the image's end)."""
+    text = block_map.read_text(encoding="utf-8")
+    values = {}
+    for key in ("ImageSize", "BlockSize", "MappedBlocksCount"):
+        match = re.search(rf"<{key}>\s*(\d+)\s*</{key}>", text)
+        if not match:
+            raise UserError(f"{block_map}: bmaptool wrote a block map without {key}")
+        values[key] = int(match[1])
+    return min(values["MappedBlocksCount"] * values["BlockSize"], values["ImageSize"])
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as content:
+        os.fsync(content.fileno())
+
+
+def _appear(scratch: Path, folder: Path) -> None:
+    try:
+        scratch.rename(folder)
+    except OSError:
+        if folder.exists():
+            raise UserError(f"{folder}: somebody else has just created it") from None
+        raise
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+        raise UserError(f"{command[0]} failed: {lines[-1]}")

@@ -1,0 +1,130 @@
+"""Debian trees: mmdebstrap with the host's sources, a shared store of packages, our own files."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from piseduce_runner.errors import UserError
+from piseduce_runner.lab.build_sources import Release, debian_sources, host_apt_options
+
+RECIPE = Path(__file__).resolve().parent / "recipe"
+# Nobody reads manuals on a simulated node, and every megabyte is copied to every card.
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+def bootstrap(tree: Path, packages: list[str], release: Release, debs: Path, log: Path) -> None:
+    """Install Debian with `packages` into the new folder `tree`, without its build traces.
+
+    `debs` is a folder of downloaded packages that grows and is shared by all trees. What mmdebstrap
+    says goes to the file `log`. Raises UserError with mmdebstrap's own complaint if it fails.
+    """
+    debs.mkdir(parents=True, exist_ok=True)
+    store = shlex.quote(str(debs))
+    sources = tree.with_name(tree.name + ".sources")
+    sources.write_text(debian_sources(release.codename), encoding="utf-8")
+    options = tree.with_name(tree.name + ".apt.conf")
+    options.write_text(host_apt_options(), encoding="utf-8")
+    archives = '"$1"/var/cache/apt/archives'
+    command = [
+        "mmdebstrap",
+        "--variant=minbase",
+        "--mode=root",
+        "--format=directory",
+        f"--include={','.join(packages)}",
+        "--aptopt=APT::Install-Recommends false",
+        "--aptopt=Acquire::Languages none",
+        f"--aptopt={options}",
+        "--dpkgopt=force-unsafe-io",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT),
+        # Hard links: whole files, never half a copy, though trees are built side by side.
+        f"--setup-hook=mkdir -p {archives}; cp -l {store}/*.deb {archives}/ 2>/dev/null || true",
+        "--skip=essential/unlink",
+        f"--customize-hook=cp -l -n {archives}/*.deb {store}/",
+        release.codename,
+        str(tree),
+        str(sources),
+    ]
+    # C.UTF-8: the only locale that every tree has.
+    environment = os.environ | {"LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    with log.open("w", encoding="utf-8") as output:
+        status = subprocess.run(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False
+        ).returncode
+    if status != 0:
+        raise UserError(
+            f"building the lab's Debian failed: {_complaint(log)} (all of it: {log}); "
+            "can this machine reach its Debian mirror (apt-get update)?"
+        )
+    _forget_the_build(tree)
+    sources.unlink()
+    options.unlink()
+
+
+def add_recipe(tree: Path, name: str) -> None:
+    """Copy the files of recipe/NAME over `tree`. Files that start with `#!` are made executable."""
+    origin = RECIPE / name
+    for source in sorted(origin.rglob("*")):
+        target = tree / source.relative_to(origin)
+        if source.is_dir():
+            target.mkdir(mode=0o755, exist_ok=True)
+            continue
+        target.unlink(missing_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o755 if source.read_bytes()[:2] == b"#!" else 0o644)
+
+
+def busybox_init(tree: Path) -> None:
+    """Make busybox the init and the commands that talk to it."""
+    for command in ("init", "reboot", "poweroff", "halt"):
+        link = tree / "usr/sbin" / command
+        link.unlink(missing_ok=True)
+        link.symlink_to("/bin/busybox")
+
+
+def run_in(tree: Path, *command: str) -> None:
+    """Run a command in the tree (chroot)."""
+    done = subprocess.run(
+        ["chroot", str(tree), *command],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+        check=False,
+    )
+    if done.returncode != 0:
+        raise UserError(
+            f"building the lab's Debian failed: `{shlex.join(command)}` in {tree} "
+            f"ended with {done.returncode}: {done.stderr.strip()[-300:]}"
+        )
+
+
+def _complaint(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("E: ")]
+    return (errors or lines or ["it said nothing"])[0].removeprefix("E: ")
+
+
+def _forget_the_build(tree: Path) -> None:
+    """Remove what belongs to this host or this build: sources, settings, caches, keys, logs."""
+    for pattern in (
+        "etc/apt/apt.conf.d/99mmdebstrap",
+        "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+        "etc/apt/sources.list.d/*",
+        "etc/apt/sources.list",
+        "etc/ssh/ssh_host_*",
+        "etc/resolv.conf",
+        "var/cache/apt/*.bin",
+        "var/cache/apt/archives/*.deb",
+        "var/lib/apt/lists/*_*",
+        "var/lib/dpkg/*-old",
+        "var/cache/debconf/*-old",
+    ):
+        for file in tree.glob(pattern):
+            file.unlink()
+    for file in (tree / "var/log").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    (tree / "etc/machine-id").write_text("")
+    # A regular file: whoever does the node's DHCP writes the name server into it.
+    (tree / "etc/resolv.conf").write_text("")
