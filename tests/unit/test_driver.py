@@ -1,0 +1,170 @@
+"""The driver's loop, on simulated runs: batches, deadlines, isolation, and the store's order."""
+
+import queue
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulated import CRASH, FAIL, HANG, SimulatedRunner, make_batch
+
+from piseduce_runner import planner
+from piseduce_runner.driver import Driver, DriverSettings
+from piseduce_runner.planner import Status
+from piseduce_runner.processes import Phase, Process, State
+from piseduce_runner.store import NewDeployment, Outcome, Store
+
+PROCESS = Process(
+    "deploy",
+    "",
+    (
+        State(0, "turn_on", Phase.NFS, timeout=0.4),
+        State(1, "env_copy", Phase.NFS, timeout=0.4),
+        State(2, "boot_files", Phase.NFS, timeout=0.4, reboots=True),
+        State(3, "ssh_test", Phase.DEPLOYED, timeout=0.4),
+    ),
+)
+
+
+class Cluster:
+    """A store with claimed nodes, and a driver on a simulated runner."""
+
+    def __init__(self, path, nodes, script=None, **options):
+        self.store = Store.open(path)
+        self.store.begin(
+            [NewDeployment(n, "deploy", "debian", "alice", 0, "turn_on") for n in nodes],
+            "me", now=0, expires=1e12,
+        )  # fmt: skip
+        self.runner = SimulatedRunner(script)
+        self.views = []
+        self.driver = Driver(
+            PROCESS,
+            self.store,
+            self.runner,
+            make_batch,
+            queue.SimpleQueue(),
+            claim="me",
+            observe=self.views.append,
+            settings=DriverSettings(gather=0.05, **options),
+        )
+        self.records = [planner.begin(PROCESS, node, frozenset()) for node in nodes]
+
+    def run(self):
+        return self.driver.run(self.records)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    made = []
+
+    def make(nodes, script=None, **options):
+        made.append(Cluster(tmp_path / f"{len(made)}.db", nodes, script, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.store.close()
+
+
+def test_nodes_go_together_through_one_run_for_each_stretch(cluster):
+    four = cluster(["a", "b", "c", "d"])
+    ended = four.run()
+    assert {record.status for record in ended.values()} == {Status.DEPLOYED}
+    assert [run.batch.nodes for run in four.runner.runs] == [("a", "b", "c", "d")] * 2
+    assert [[s.position for s in run.batch.states] for run in four.runner.runs] == [[0, 1, 2], [3]]
+    assert four.driver.runs_started == 2
+
+
+def test_the_journal_tells_every_state_of_every_node(cluster):
+    two = cluster(["a", "b"])
+    two.run()
+    for node in ("a", "b"):
+        told = two.store.transitions(node)
+        assert [t.state for t in told] == [state.name for state in PROCESS.states]
+        assert {t.outcome for t in told} == {Outcome.PROVEN}
+    held = two.store.deployment("a")
+    assert (held.status, held.claim) == (Status.DEPLOYED, None)
+    assert held.memory["seen_1"] == "yes"
+
+
+def test_the_store_knows_of_a_state_before_it_begins(cluster):
+    one = cluster(["a"])
+
+    def check(node, position):
+        held = one.store.deployment(node)
+        assert (held.position, held.state) == (position, PROCESS.states[position].name)
+        assert one.store.transitions(node)[-1].outcome is None
+
+    one.runner.on_state = check
+    assert one.run()["a"].status is Status.DEPLOYED
+
+
+def test_a_failed_node_is_lost_with_its_reason_and_the_others_go_on(cluster):
+    three = cluster(["a", "b", "c"], {("b", 1): FAIL})
+    ended = three.run()
+    assert ended["b"].status is Status.LOST
+    assert ended["b"].reason == "env_copy: Do it: it broke"
+    assert ended["a"].status is ended["c"].status is Status.DEPLOYED
+    assert three.store.transitions("b")[-1].outcome is Outcome.FAILED
+    assert three.store.deployment("b").reason == "env_copy: Do it: it broke"
+
+
+def test_a_node_that_misses_its_deadline_is_lost_and_only_it_is_ended(cluster):
+    two = cluster(["a", "b"], {("b", 1): HANG})
+    ended = two.run()
+    assert ended["b"].reason == "env_copy: not done within 0.4 s (in task: Wait for ever, at 43 %)"
+    assert two.runner.runs[0].given_up == ["b"]
+    assert ended["a"].status is Status.DEPLOYED
+    assert two.store.deployment("b").percent == 43
+
+
+def test_nodes_of_a_run_that_crashed_are_lost_with_what_it_said(cluster):
+    two = cluster(["a", "b"], {("b", 1): CRASH})
+    ended = two.run()
+    assert ended["b"].reason == "env_copy: ansible-playbook ended with status 250"
+
+
+def test_large_batches_are_cut_and_no_more_runs_are_alive_than_allowed(cluster):
+    nodes = [f"n{i}" for i in range(10)]
+    ten = cluster(nodes, largest_batch=3, most_runs=2)
+    alive = []
+    ten.runner.on_state = lambda node, position: alive.append(
+        sum(not run.ended for run in ten.runner.runs)
+    )
+    assert {r.status for r in ten.run().values()} == {Status.DEPLOYED}
+    assert max(len(run.batch.nodes) for run in ten.runner.runs) == 3
+    assert max(alive) <= 2
+
+
+def test_stop_loses_what_is_under_way_and_ends_the_runs(cluster):
+    two = cluster(["a", "b"], {("b", 0): HANG})
+    two.runner.on_state = lambda node, position: two.driver.stop("stopped by SIGINT")
+    ended = two.run()
+    assert {record.reason for record in ended.values()} == {"turn_on: stopped by SIGINT"}
+    assert all(run.ended for run in two.runner.runs)
+    assert two.store.deployment("a").claim is None
+
+
+NODES = ("a", "b", "c")
+scripts = st.dictionaries(
+    st.tuples(st.sampled_from(NODES), st.integers(0, 3)), st.sampled_from([FAIL, HANG, CRASH])
+)
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(script=scripts)
+def test_whatever_happens_every_node_ends_and_none_is_deployed_unproven(cluster, script):
+    any_cluster = cluster(NODES, script)
+    ended = any_cluster.run()
+    crashed = {position for (_, position), word in script.items() if word == CRASH}
+    for node, record in ended.items():
+        assert record.status is not Status.IN_PROGRESS
+        proven = [
+            t.position for t in any_cluster.store.transitions(node) if t.outcome is Outcome.PROVEN
+        ]
+        if record.status is Status.DEPLOYED:
+            assert proven == [0, 1, 2, 3]
+        elif not crashed:
+            assert (node, record.position) in script
+        assert any_cluster.store.deployment(node).claim is None
