@@ -1,0 +1,64 @@
+"""Progress datagrams: those of our nodes are taken, all else is passed over."""
+
+import json
+import queue
+import socket
+
+import pytest
+
+from piseduce_runner.progress import ProgressListener
+from piseduce_runner.runs import Progressed
+
+
+@pytest.fixture
+def listener():
+    events = queue.SimpleQueue()
+    made = ProgressListener("127.0.0.1", events.put)
+    yield made, events
+    made.close()
+
+
+def send(target, payload):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(payload, (target["address"], target["port"]))
+
+
+def message(target, **changes):
+    return json.dumps({"token": target["token"], "node": "node-1", "percent": 7} | changes).encode()
+
+
+def test_a_datagram_with_the_token_is_reported(listener):
+    made, events = listener
+    send(made.target, message(made.target))
+    assert events.get(timeout=10) == Progressed("node-1", 7)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"token": "guessed"},
+        {"token": 7},
+        {"token": "caf\u00e9"},
+        {"percent": 101},
+        {"percent": "7"},
+        {"node": 1},
+    ],
+)
+def test_a_datagram_that_is_not_right_is_passed_over(listener, changes):
+    made, events = listener
+    send(made.target, message(made.target, **changes))
+    send(made.target, message(made.target, percent=99))
+    assert events.get(timeout=10) == Progressed("node-1", 99)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff\xfe", b"[]", b"7", b'{"node": "n"}', b"x" * 5000])
+def test_rubbish_is_passed_over(listener, payload):
+    made, events = listener
+    send(made.target, payload)
+    send(made.target, message(made.target))
+    assert events.get(timeout=10) == Progressed("node-1", 7)
+
+
+def test_an_address_that_is_not_ours_is_an_os_error():
+    with pytest.raises(OSError):
+        ProgressListener("192.0.2.1", print)
