@@ -1,0 +1,161 @@
+"""The commands `piseduce-run lab up|status|down`."""
+
+import json
+from collections.abc import Callable
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from piseduce_runner.errors import UserError
+from piseduce_runner.lab import cluster
+from piseduce_runner.lab.folder import LabFolder, all_labs, running_lab
+from piseduce_runner.lab.settings import (
+    DEFAULT_NAME,
+    DEFAULT_NETWORK,
+    Settings,
+    check_name,
+    parse_amount,
+    parse_link_rate,
+)
+
+COLOURS = {"off": "dim", "booting": "yellow", "nfs": "cyan", "card": "green", "dead": "red"}
+
+
+@click.group()
+def lab() -> None:
+    """A simulated Raspberry Pi cluster on this machine, for practice and tests (needs root)."""
+
+
+@lab.command()
+@click.option("--nodes", type=int, default=4, show_default=True, help="How many boards.")
+@click.option("--name", default=DEFAULT_NAME, show_default=True, help="Several labs can be up.")
+@click.option("--network", help=f"IPv4 network. [default: {DEFAULT_NETWORK}, or a free one]")
+@click.option("--boot-time", type=float, default=0.0, metavar="SECONDS", help="Of each boot.")
+@click.option("--card-rate", metavar="BYTES", help="Most bytes/s written to a card, e.g. 20M.")
+@click.option("--link-rate", metavar="BITS", help="Most bits/s of a board's cable, e.g. 100M.")
+@click.option("--card-size", metavar="BYTES", default="4G", show_default=True)
+@click.option("--no-card", metavar="NODE", multiple=True, help="A node without card; repeatable.")
+@click.option("--stuck-off", metavar="NODE", multiple=True, help="Its port never comes on.")
+@click.option("--stuck-on", metavar="NODE", multiple=True, help="Its port is on and stays so.")
+@click.pass_context
+def up(
+    context: click.Context,
+    nodes: int,
+    name: str,
+    network: str | None,
+    boot_time: float,
+    card_rate: str | None,
+    link_rate: str | None,
+    card_size: str,
+    no_card: tuple[str, ...],
+    stuck_off: tuple[str, ...],
+    stuck_on: tuple[str, ...],
+) -> None:
+    """Bring a lab up; ends when all its services answer."""
+    wanted = Settings(
+        name=name,
+        nodes=nodes,
+        network=network or DEFAULT_NETWORK,
+        boot_time=boot_time,
+        card_rate=parse_amount(card_rate, "--card-rate") if card_rate else 0,
+        link_rate=parse_link_rate(link_rate, "--link-rate") if link_rate else 0,
+        card_size=parse_amount(card_size, "--card-size"),
+        no_card=tuple(sorted(set(no_card))),
+        stuck_off=tuple(sorted(set(stuck_off))),
+        stuck_on=tuple(sorted(set(stuck_on))),
+    )
+    as_json = _wants_json(context)
+    lab_up = _told(lambda: cluster.up(wanted, network, _reporter(as_json)))
+    if as_json:
+        click.echo(json.dumps(public_status(lab_up.status())))
+    else:
+        click.echo(f"site: {lab_up.site}")
+
+
+@lab.command()
+@click.option("--name", help="Which lab. [default: the one that is up]")
+@click.pass_context
+def status(context: click.Context, name: str | None) -> None:
+    """Show the switches and nodes of a lab."""
+    facts = read_status(name)
+    if _wants_json(context):
+        click.echo(json.dumps(public_status(facts)))
+    else:
+        show_status(facts, Console())
+
+
+@lab.command()
+@click.option("--name", default=DEFAULT_NAME, show_default=True)
+@click.pass_context
+def down(context: click.Context, name: str) -> None:
+    """Take a lab down, with all that may be left of it."""
+    as_json = _wants_json(context)
+    _told(lambda: cluster.down(name, _reporter(as_json)))
+    if as_json:
+        click.echo(json.dumps({"lab": name, "up": False}))
+
+
+def read_status(name: str | None) -> dict:
+    """The status of a running lab. UserError: it does not run, or several do."""
+    if name is not None:
+        check_name(name)
+    chosen = LabFolder.named(name) if name else running_lab()
+    if chosen is None:
+        alive = [one.name for one in all_labs() if one.is_alive()]
+        if alive:
+            raise UserError(f"several labs are up: {', '.join(alive)}; choose with --name")
+        chosen = LabFolder.named(DEFAULT_NAME)
+    if chosen.is_alive():
+        return chosen.status()
+    if chosen.exists():
+        raise UserError(
+            f"lab {chosen.name} was not taken down, but does not run any more; "
+            f"run: piseduce-run lab down --name {chosen.name}"
+        )
+    raise UserError(f"lab {chosen.name} is not up; start it with: piseduce-run lab up")
+
+
+def public_status(facts: dict) -> dict:
+    """What `--json lab status` prints: {"lab", "site", "network", "switches", "nodes"}."""
+    return {key: facts[key] for key in ("lab", "site", "network", "switches", "nodes")}
+
+
+def show_status(facts: dict, console: Console) -> None:
+    """Switches and nodes as tables."""
+    console.print(f"lab [bold]{facts['lab']}[/bold] on {facts['network']}, site {facts['site']}")
+    for switch in facts["switches"]:
+        console.print(
+            f"{switch['name']}: SNMP at {switch['address']}, UDP port {switch['udp_port']}, "
+            f"{switch['ports']} ports"
+        )
+    for service, running in facts["services"].items():
+        if not running:
+            console.print(f"[red]{service} has ended[/red]")
+    table = Table("node", "address", "MAC", "serial", "port", "power", "booted", "card, reason")
+    for node in facts["nodes"]:
+        colour = COLOURS[node["booted"]]
+        table.add_row(
+            *(node["node"], node["address"], node["mac"], node["serial"]),
+            *(f"{node['switch']}/{node['port']}", node["power"]),
+            f"[{colour}]{node['booted']}[/{colour}]",
+            node["reason"] or node["card_file"] or "no card",
+        )
+    console.print(table)
+
+
+def _wants_json(context: click.Context) -> bool:
+    return bool(getattr(context.obj, "json", False))
+
+
+def _reporter(as_json: bool) -> Callable[[str], None]:
+    """Where progress goes: with --json, standard output is for the result alone."""
+    return lambda line: click.echo(line, err=as_json)
+
+
+def _told(act: Callable):
+    """The result of `act`; its failure becomes one line and exit status 1."""
+    try:
+        return act()
+    except cluster.LabFailed as error:
+        raise click.ClickException(str(error)) from error

@@ -1,0 +1,76 @@
+"""What this machine's kernel knows of namespaces and processes, read from /proc."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+NETNS_FOLDER = Path("/run/netns")  # ip-netns(8)
+
+
+def processes() -> Iterator[int]:
+    """Numbers of all processes."""
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            yield int(path.name)
+
+
+def namespace_id(name: str) -> str | None:
+    """Identity of a named network namespace, as /proc/PID/ns/net shows it."""
+    try:
+        return f"net:[{(NETNS_FOLDER / name).stat().st_ino}]"
+    except FileNotFoundError:
+        return None
+
+
+def processes_in(namespaces: set[str]) -> set[int]:
+    """Processes within the network namespaces that have these identities."""
+    found = set()
+    for pid in processes():
+        try:
+            if str(Path(f"/proc/{pid}/ns/net").readlink()) in namespaces:
+                found.add(pid)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended meanwhile
+    return found
+
+
+def processes_marked(marker: str) -> set[int]:
+    """Processes that have this NAME=VALUE in their environment."""
+    wanted = marker.encode("utf-8", "surrogateescape")
+    found = set()
+    for pid in processes():
+        try:
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.add(pid)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it has ended meanwhile
+    return found
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits to be reaped, or is gone altogether."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return text.rpartition(")")[2].split()[0] in "ZX"
+
+
+def children(pid: int) -> list[int]:
+    """Children that the first thread of a process started."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def mounts_of(pid: int) -> Iterator[tuple[str, str, str]]:
+    """(device number, mount point, file system type) of each mount in a process' namespace.
+
+    See proc(5), /proc/PID/mountinfo. ProcessLookupError or FileNotFoundError: no such process.
+    """
+    for line in Path(f"/proc/{pid}/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
+        fields = line.split(" ")
+        kind = fields[fields.index("-", 6) + 1]
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+        yield fields[2], point, kind
