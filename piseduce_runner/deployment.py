@@ -61,12 +61,7 @@ def find_environment(site: Site, name: str) -> Environment:
 
     Raises `UserError` when it is unknown, or a file is missing or damaged.
     """
-    known = [environment.name for environment in environments.list_environments(site.environments)]
-    if name not in known:
-        raise UserError(
-            f"unknown environment: {name}; {site.environments} has: {', '.join(known) or 'none'}"
-        )
-    environment = environments.load(site.environments / name)
+    environment = environments.find(site.environments, name)
     environments.verify_files(environment)
     return environment
 

@@ -58,6 +58,11 @@ class Environment:
     root_start_sector: int
     root_sectors: int
 
+    @property
+    def variables(self) -> dict[str, str | int]:
+        """The keys of environment.yml, as roles and programs get them."""
+        return {key: getattr(self, key) for key in _KEYS}
+
 
 _KEYS = {field.name: field.type for field in fields(Environment) if field.name != "folder"}
 _PATTERNS = {

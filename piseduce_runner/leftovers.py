@@ -15,11 +15,12 @@ from pathlib import Path
 _GRACE_SECONDS = 2.0
 
 
-def find_processes(run: str, folder: str, command_word: str | None = None) -> list[int]:
+def find_processes(run: str, folder: str, assignment: str | None = None) -> list[int]:
     """Process ids of the run, other than our own.
 
-    `run` is the run's id as it stands in the environment of its processes. With `command_word`,
-    only those whose command line holds it between spaces or quotes.
+    `run` is the run's id as it stands in the environment of its processes. With `assignment`
+    (`NAME=value`), only those that have it in their environment, or give it to a shell, here or
+    through SSH, in their command line.
     """
     found = []
     for entry in Path("/proc").iterdir():
@@ -32,7 +33,9 @@ def find_processes(run: str, folder: str, command_word: str | None = None) -> li
             continue  # it has ended meanwhile, or is another user's
         if run.encode() not in environment and folder not in command:
             continue
-        if command_word is None or command_word in command.replace("'", " ").split():
+        words = command.replace("'", " ").split()
+        entries = environment.decode(errors="replace").split("\0")
+        if assignment is None or assignment in words or assignment in entries:
             found.append(int(entry.name))
     return found
 
@@ -43,7 +46,7 @@ def end_processes(pids: Iterable[int]) -> None:
     _send(alive, signal.SIGTERM)
     limit = time.monotonic() + _GRACE_SECONDS
     killed = False
-    while alive := {pid for pid in alive if not _is_gone(pid)}:
+    while alive := {pid for pid in alive if not is_gone(pid)}:
         if not killed and time.monotonic() > limit:
             _send(alive, signal.SIGKILL)
             killed = True
@@ -56,7 +59,7 @@ def _send(pids: set[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _is_gone(pid: int) -> bool:
+def is_gone(pid: int) -> bool:
     """Whether the process has ended. A zombie has: whoever started it collects it."""
     try:
         stat = Path("/proc", str(pid), "stat").read_text("ascii", "replace")

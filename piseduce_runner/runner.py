@@ -36,6 +36,7 @@ from piseduce_runner.runs import (
 _RUN_VARIABLE = "PISEDUCE_RUN"
 # state.yml gives it to every command that runs for a node.
 _NODE_VARIABLE = "PISEDUCE_NODE"
+_PRIVATE_DATA = "ansible-runner"
 _PROVEN_ACTION = "state_proven"
 
 
@@ -108,8 +109,8 @@ class AnsibleRun:
         if idle:
             self.end()
         else:
-            word = f"{_NODE_VARIABLE}={node}"
-            end_processes(find_processes(self._id, str(self._folder), command_word=word))
+            theirs = f"{_NODE_VARIABLE}={node}"
+            end_processes(find_processes(self._id, str(self._folder), assignment=theirs))
         return f"in task: {activity.task}" if activity.task else ""
 
     def end(self) -> None:
@@ -123,7 +124,7 @@ class AnsibleRun:
         error = ""
         try:
             result = ansible_runner.run(
-                private_data_dir=str(self._folder / "ansible-runner"),
+                private_data_dir=str(self._folder / _PRIVATE_DATA),
                 playbook=str(paths.ansible_dir() / "playbooks" / "state.yml"),
                 inventory=[str(self._inventory), str(self._folder / "run.yml")],
                 extravars={
@@ -287,7 +288,7 @@ def run_playbook(playbook: str, inventory: Path, extra_vars: dict[str, Any], log
 
         try:
             result = ansible_runner.run(
-                private_data_dir=str(folder / "ansible-runner"),
+                private_data_dir=str(folder / _PRIVATE_DATA),
                 playbook=str(paths.ansible_dir() / "playbooks" / playbook),
                 inventory=str(inventory),
                 extravars=extra_vars,
@@ -308,10 +309,11 @@ def read_inventory(inventory: Path) -> dict[str, Any]:
     """The inventory as `ansible-inventory --list` gives it. Raises `UserError` when it is wrong."""
     folder = _make_run_folder()
     try:
-        output, errors = ansible_runner.get_inventory(
-            action="list",
-            inventories=[str(inventory)],
-            private_data_dir=str(folder),
+        # By its path: the virtual environment need not be on the user's PATH.
+        output, errors, _ = ansible_runner.run_command(
+            executable_cmd=str(Path(sys.executable).with_name("ansible-inventory")),
+            cmdline_args=["--list", "-i", str(inventory)],
+            private_data_dir=str(folder / _PRIVATE_DATA),
             envvars=_environment(folder, []),
             quiet=True,
         )
@@ -341,7 +343,9 @@ def _last_line(text: str) -> str:
 
 def _make_run_folder() -> Path:
     """A private folder on a tmpfs where there is one; its path is short (SSH sockets are in it)."""
-    return Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=_runtime_folder()))
+    folder = Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=_runtime_folder()))
+    (folder / _PRIVATE_DATA).mkdir()
+    return folder
 
 
 def _runtime_folder() -> Path:

@@ -45,7 +45,7 @@ def test_processes_are_found_by_the_folder_in_their_command_line():
 def test_a_node_is_told_from_another_whose_name_begins_alike():
     first, tenth = (start("run-9", f"PISEDUCE_NODE={name} python3") for name in ("n-1", "n-10"))
     try:
-        found = find_processes("run-9", "/no/such/folder", command_word="PISEDUCE_NODE=n-1")
+        found = find_processes("run-9", "/no/such/folder", assignment="PISEDUCE_NODE=n-1")
         assert found == [first.pid]
     finally:
         for process in (first, tenth):

@@ -1,0 +1,156 @@
+"""Real Ansible runs, on local connections: completion, failure, memory, and runs that are ended."""
+
+import queue
+
+import pytest
+
+from piseduce_runner import runner
+from piseduce_runner.errors import UserError
+from piseduce_runner.leftovers import find_processes, is_gone
+from piseduce_runner.processes import Phase, State
+from piseduce_runner.runner import AnsibleRunner
+from piseduce_runner.runs import Batch, Remembered, RunEnded, StateFailed, StateProven
+
+ROLES = {
+    "fine": "- name: Say who\n  ansible.builtin.command: echo {{ inventory_hostname }}\n",
+    "remembers": (
+        "- name: Learn something\n  learn:\n    text: '{{ deployment.text }}'\n    place: {{ x }}\n"
+    ).replace("{{ x }}", '"{{ place }}"'),
+    "breaks_b": (
+        "- name: Check it\n  ansible.builtin.fail:\n    msg: it is broken\n"
+        "  when: inventory_hostname == 'b'\n"
+    ),
+    "hangs_b": (
+        "- name: Hang\n  ansible.builtin.command: sleep 100\n  when: inventory_hostname == 'b'\n"
+    ),
+}
+LEARN = """
+from ansible.module_utils.basic import AnsibleModule
+module = AnsibleModule({"text": {"type": "str"}, "place": {"type": "str"}})
+module.exit_json(remember={"text": module.params["text"]}, changed=False)
+"""
+
+
+@pytest.fixture
+def site(tmp_path):
+    for name, tasks in ROLES.items():
+        (tmp_path / "roles" / name / "tasks").mkdir(parents=True)
+        (tmp_path / "roles" / name / "tasks" / "main.yml").write_text(tasks)
+    library = tmp_path / "roles" / "remembers" / "library"
+    library.mkdir()
+    (library / "learn.py").write_text(LEARN)
+    (tmp_path / "inventory").mkdir()
+    (tmp_path / "inventory" / "hosts.yml").write_text(
+        "nodes: {vars: {place: '{{ inventory_hostname }}-here'}, hosts: {a: {}, b: {}}}\n"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def start(site):
+    """Starts a run; gives it, and a function that waits for its next event."""
+    runs = []
+
+    def make(*names, **variables):
+        states = tuple(State(i, name, Phase.NFS, timeout=30) for i, name in enumerate(names))
+        local = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+        batch = Batch(
+            states,
+            {node: local | variables for node in ("a", "b")},
+            {node: site / f"{node}.log" for node in ("a", "b")},
+        )
+        events = queue.SimpleQueue()
+        run = AnsibleRunner(site / "inventory", [site / "roles"]).start(batch, events.put)
+        runs.append(run)
+        return run, lambda: events.get(timeout=60)
+
+    yield make
+    for run in runs:
+        run.end()
+
+
+def gather(next_event):
+    """Every event up to the run's end."""
+    events = []
+    while not events or not isinstance(events[-1], RunEnded):
+        events.append(next_event())
+    return events
+
+
+def is_clean(run):
+    folder = run._folder
+    return not folder.exists() and find_processes(folder.name, str(folder)) == []
+
+
+def test_a_state_is_proven_on_each_node_and_nothing_is_left(start, site):
+    run, next_event = start("fine")
+    *proven, ended = gather(next_event)
+    assert ended.error == ""
+    assert {(event.node, event.position) for event in proven} == {("a", 0), ("b", 0)}
+    assert ended == RunEnded(run, "")
+    assert is_clean(run)
+    assert "Say who" in (site / "a.log").read_text()
+
+
+def test_a_node_waits_at_the_gate_until_it_may_go_on(start):
+    run, next_event = start("fine", "fine")
+    assert {next_event(), next_event()} == {StateProven(run, "a", 0), StateProven(run, "b", 0)}
+    run.go_on("a", 0)
+    assert next_event() == StateProven(run, "a", 1)
+    run.go_on("b", 0)
+    assert next_event() == StateProven(run, "b", 1)
+    assert isinstance(next_event(), RunEnded)
+
+
+def test_a_failure_is_reported_with_task_and_message_and_the_other_goes_on(start):
+    run, next_event = start("breaks_b")
+    events = gather(next_event)
+    assert StateFailed(run, "b", 0, "Check it: it is broken") in events
+    assert StateProven(run, "a", 0) in events
+
+
+def test_what_a_module_remembers_is_reported_and_a_users_braces_stay_braces(start):
+    text = "{{ lookup('pipe', 'id') }} key"
+    run, next_event = start("remembers", deployment={"text": text})
+    remembered = [event for event in gather(next_event) if isinstance(event, Remembered)]
+    assert sorted(event.node for event in remembered) == ["a", "b"]
+    assert {event.facts["text"] for event in remembered} == {text}
+
+
+def test_a_node_is_ended_alone_and_its_command_with_it(start):
+    run, next_event = start("hangs_b", "fine")
+    assert next_event() == StateProven(run, "a", 0)
+    where = (run._folder.name, str(run._folder), "PISEDUCE_NODE=b")
+    while not (hanging := find_processes(*where)):
+        pass
+    assert run.end_node("b") == "in task: Hang"
+    assert all(is_gone(pid) for pid in hanging)
+    run.go_on("a", 0)
+    assert [type(event) for event in gather(next_event)] == [StateProven, RunEnded]
+    assert is_clean(run)
+
+
+def test_an_ended_run_leaves_no_process_and_no_folder(start):
+    run, next_event = start("hangs_b")
+    assert next_event() == StateProven(run, "a", 0)
+    run.end()
+    assert isinstance(gather(next_event)[-1], RunEnded)
+    assert is_clean(run)
+
+
+def test_a_run_that_cannot_start_says_why(start, site):
+    (site / "inventory" / "hosts.yml").write_text("nodes: {hosts: [a, b]}\n")
+    _, next_event = start("fine")
+    ended = gather(next_event)[-1]
+    assert ended.error
+
+
+def test_an_inventory_that_ansible_refuses_is_a_clear_error(site):
+    (site / "inventory" / "hosts.yml").write_text("nodes: {hosts: [a, b]}\n")
+    with pytest.raises(UserError, match="Ansible cannot read it"):
+        runner.read_inventory(site / "inventory")
+
+
+def test_the_inventory_has_group_variables(site):
+    listing = runner.read_inventory(site / "inventory")
+    assert listing["_meta"]["hostvars"]["a"]["place"] == "{{ inventory_hostname }}-here"
