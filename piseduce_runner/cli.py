@@ -103,7 +103,10 @@ def deploy(context: Context, dry_run: bool, password_stdin: bool, **options) -> 
     if dry_run:
         show.plan(context.json, process, request)
         return
-    sys.exit(deploy_command.run(site, process, request, as_json=context.json))
+    identity = next(
+        (key.with_suffix("") for key in options["ssh_keys"] if key.with_suffix("").is_file()), None
+    )
+    sys.exit(deploy_command.run(site, process, request, as_json=context.json, identity=identity))
 
 
 @main.command()

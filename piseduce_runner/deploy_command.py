@@ -63,8 +63,13 @@ def _check_free(held: Deployment | None, owner: str) -> None:
         raise UserError(f"{held.node} is held by {held.owner} since their deployment; ask them")
 
 
-def run(site: Site, process: Process, request: Request, *, as_json: bool) -> int:
-    """Deploy, and show it. Gives the exit status: 0 when every node is deployed, else 1."""
+def run(
+    site: Site, process: Process, request: Request, *, as_json: bool, identity: Path | None
+) -> int:
+    """Deploy, and show it. Gives the exit status: 0 when every node is deployed, else 1.
+
+    `identity` is the private key that the shown login line names.
+    """
     remove_stale_run_folders()
     meter = UsageMeter()
     meter.start()
@@ -102,7 +107,13 @@ def run(site: Site, process: Process, request: Request, *, as_json: bool) -> int
     store.close()
     usage = meter.stop()
     show.deployment_summary(
-        as_json, site, request, [held[name] for name in ended], usage, driver.runs_started
+        as_json,
+        site,
+        request,
+        [held[name] for name in ended],
+        usage,
+        driver.runs_started,
+        identity,
     )
     return 0 if all(r.status is Status.DEPLOYED for r in ended.values()) else 1
 

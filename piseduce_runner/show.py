@@ -310,8 +310,9 @@ def deployment_summary(
     held: list[Deployment],
     usage: Usage,
     runs: int,
+    identity: Path | None,
 ) -> None:
-    """How the deployment ended, what it cost, and how to log in."""
+    """How the deployment ended, what it cost, and how to log in (with the key `identity`)."""
     rows = [node_fields(one.node, one) for one in held]
     cost = {
         "wall_seconds": round(usage.wall, 3),
@@ -331,7 +332,8 @@ def deployment_summary(
     )
     first = next((one for one in held if one.status is Status.DEPLOYED), None)
     if first is not None:
-        line = login_line(site, site.nodes[first.node], request.environment.login)
-        click.echo(f"log in: {line}    (or root@)")
+        for user in (request.environment.login, "root") if request.ssh_keys else ():
+            line = login_line(site, site.nodes[first.node], user, identity)
+            click.echo(f"log in as {user}: {line}")
     if any(one.status is Status.LOST for one in held):
         click.echo("lost nodes: `piseduce-run log NODE` shows what Ansible said")

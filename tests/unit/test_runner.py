@@ -56,7 +56,7 @@ def start(site):
         local = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
         batch = Batch(
             states,
-            {node: local | variables for node in ("a", "b")},
+            dict.fromkeys(("a", "b"), local | variables),
             {node: site / f"{node}.log" for node in ("a", "b")},
         )
         events = queue.SimpleQueue()

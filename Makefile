@@ -1,0 +1,40 @@
+# The targets are thin: what they do is in the package, in tests/, and in .ci/.
+# The virtual environment is .venv; `make demo` and `make test` set up all they need on Debian.
+
+VENV := .venv
+BIN := $(VENV)/bin
+NODES ?= 4
+APT_PACKAGES := python3-venv dnsmasq-base nginx-light mmdebstrap zstd bmap-tools busybox-static \
+	udhcpc fusefat mtools dosfstools e2fsprogs fdisk parted iproute2 openssh-client \
+	apt-utils dpkg-dev curl openssl snmp snmpd openssh-server rsync
+
+.PHONY: demo test lint clean setup
+
+demo: setup
+	sh examples/demo.sh $(BIN)/piseduce-run $(NODES)
+
+test: setup lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ansible-lint --offline -q
+
+setup: $(VENV)/.installed $(VENV)/.packages
+
+# Started services are not wanted: the lab starts its own.
+$(VENV)/.packages: Makefile | $(VENV)/.installed
+	sh .ci/install-packages $(APT_PACKAGES)
+	touch $@
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	sh .ci/install-packages python3-venv
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	-$(BIN)/piseduce-run lab down
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .ansible
