@@ -286,6 +286,9 @@ def check_times(params):
 
 def make_security(params):
     """The message format for a version. ValueError: credentials that cannot be."""
+    credential = "community" if params["version"] == "v2c" else "user"
+    if not params[credential]:
+        raise ValueError(f"{credential} is empty: SNMP {params['version']} needs one")
     if params["version"] == "v2c":
         return Community(params["community"])
     # Only here: it brings the ciphers, which cost start-up time.
