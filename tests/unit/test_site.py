@@ -1,0 +1,84 @@
+"""Reading a site: what is taken from the inventory, and each mistake by its name."""
+
+import pytest
+from sites import node, switch, write_site
+
+from piseduce_runner.errors import UserError
+from piseduce_runner.known_hosts import login_line, write_known_hosts
+from piseduce_runner.site import load_site
+
+
+def test_a_site_is_read_with_its_group_variables(tmp_path):
+    site = load_site(write_site(tmp_path))
+    assert list(site.nodes) == ["node-1", "node-2"]
+    assert site.nodes["node-2"].address == "192.0.2.2"
+    assert (site.nodes["node-1"].card_device, site.nodes["node-1"].card_bytes) == (
+        "/dev/mmcblk0",
+        None,
+    )
+    assert site.switches["switch-1"].port_count == 8
+    assert site.image_url == "http://127.0.0.1:8000/environments"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda i: node(i).pop("node_mac"), "node node-1: node_mac is missing"),
+        (lambda i: node(i).update(node_mac="dc-a6-32"), "node_mac is 'dc-a6-32'"),
+        (
+            lambda i: node(i).update(node_serial=10000001),
+            "node_serial is 10000001; it must be text",
+        ),
+        (lambda i: node(i).update(node_serial="../../etc"), "node_serial is '../../etc'"),
+        (lambda i: node(i).update(ansible_host="here"), "ansible_host is 'here'"),
+        (lambda i: node(i).update(ansible_host="192.0.2.2"), "ansible_host is also that of"),
+        (lambda i: node(i).update(node_port=2), "node_switch and node_port is also that of node-1"),
+        (lambda i: node(i).update(node_port=9), "node_port is 9; switch-1 has 8 ports"),
+        (lambda i: node(i).update(node_port=8), "one of switch_forbidden_ports"),
+        (lambda i: node(i).update(node_port="1"), "node_port is '1'; it must be a whole number"),
+        (lambda i: node(i).update(node_switch="none"), "'none', which is not in group `switches`"),
+        (lambda i: node(i).update(node_card_device="/dev/../etc/x"), "node_card_device"),
+        (lambda i: switch(i).update(switch_forbidden_ports="8"), "must be a list"),
+        (lambda i: i["all"]["children"].pop("nodes"), "no host in group `nodes`"),
+        (lambda i: i["all"]["vars"].pop("piseduce_image_url"), "piseduce_image_url is missing"),
+        (
+            lambda i: i["all"]["children"]["nodes"]["hosts"].update({"Node_3": node(i)}),
+            "becomes its hostname",
+        ),
+    ],
+)
+def test_a_mistake_in_the_inventory_names_host_and_variable(tmp_path, spoil, message):
+    with pytest.raises(UserError, match="inventory") as error:
+        load_site(write_site(tmp_path, spoil))
+    assert message in str(error.value)
+
+
+def test_a_yaml_mistake_is_reported_with_its_line(tmp_path):
+    write_site(tmp_path)
+    hosts = tmp_path / "inventory" / "hosts.yml"
+    hosts.write_text("all:\n  vars: {a: 1\nnodes: x\n")
+    with pytest.raises(UserError) as error:
+        load_site(tmp_path)
+    assert str(error.value).startswith(f"{hosts}:3: ")
+
+
+def test_a_folder_without_inventory_is_no_site(tmp_path):
+    with pytest.raises(UserError, match="is no site"):
+        load_site(tmp_path)
+
+
+def test_unknown_nodes_are_refused_with_the_nearest_name(tmp_path):
+    site = load_site(write_site(tmp_path))
+    assert [n.name for n in site.choose_nodes(["node-2", "node-2"])] == ["node-2"]
+    with pytest.raises(UserError, match="unknown node: nod-1; did you mean node-1"):
+        site.choose_nodes(["node-1", "nod-1"])
+
+
+def test_known_hosts_name_systems_rather_than_addresses(tmp_path):
+    site = load_site(write_site(tmp_path))
+    write_known_hosts(site, {"node-2": "ssh-ed25519 AAAAtwo", "gone-9": "ssh-ed25519 AAAAnine"})
+    assert site.known_hosts.read_text().splitlines() == [
+        "nfspi ssh-ed25519 AAAAnfs",
+        "node-2,192.0.2.2 ssh-ed25519 AAAAtwo",
+    ]
+    assert login_line(site, site.nodes["node-2"], "pi").endswith("known_hosts pi@192.0.2.2")
