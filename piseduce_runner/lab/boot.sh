@@ -61,7 +61,8 @@ read_cmdline() {
         /dev/mmcblk0p[1-4]) root_number=${root#/dev/mmcblk0p} ;;
         PARTUUID=*-0[1-4])
             wanted=${root#PARTUUID=}
-            found=$([ -z "$CARD" ] || od -A n -t x4 -j 440 -N 4 "$CARD" | tr -d ' ')
+            [ -n "$CARD" ] || die "kernel panic: cannot open root device $root: no card"
+            found=$(od -A n -t x4 -j 440 -N 4 "$CARD" | tr -d ' ')
             [ "${wanted%-*}" = "$found" ] || die "kernel panic: no partition has $root"
             root_number=${root##*-0}
             ;;
