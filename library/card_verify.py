@@ -1,0 +1,195 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+"""Ansible module: prove that an image is on a node's card, bit by bit."""
+
+from __future__ import annotations
+
+import struct
+
+from ansible.module_utils import piseduce_card, piseduce_image, piseduce_progress
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_device import flush, logical_block, size_of
+from ansible.module_utils.piseduce_image import fetch_block_map
+from ansible.module_utils.piseduce_process import Failure, Stopwatch, Watch, guarded
+from ansible.module_utils.piseduce_progress import Progress
+from ansible.module_utils.piseduce_transfer import DirectFile, compare_card
+
+DOCUMENTATION = r"""
+module: card_verify
+short_description: Proves that an image is on a node's card
+description:
+  - Reads every mapped block of the image back from the card, past all caches, and compares the
+    digest of each range with the block map.
+  - Demands that the card carries the image's MBR disk id, by which the system finds its root.
+  - Changes nothing on the card. What earlier attempts left mounted below O(mount_directory) is
+    unmounted first, because a mounted file system may still be written to.
+  - The proof holds for a card as M(card_write) leaves it. Once its partitions are changed, the
+    first range differs.
+options:
+  device:
+    description: Device file of the whole card.
+    type: path
+    required: true
+  mount_directory:
+    description: What is mounted of the card below this folder may be unmounted, nothing else.
+    type: path
+    default: /mnt/piseduce
+  other_media:
+    description: Also accept a disk that is not on an SD/MMC host, such as a USB disk or an SSD.
+    type: bool
+    default: false
+  timeout:
+    description: Seconds after which the work is given up.
+    type: int
+    required: true
+  url:
+    description: Address of the environment's folder on the web server.
+    type: str
+    required: true
+  block_map:
+    description: The block map's file name in that folder, in bmaptool's format 2.x with sha256.
+    type: str
+    default: image.bmap
+  block_map_sha256:
+    description: Digest of the block map.
+    type: str
+    required: true
+  image_bytes:
+    description: Size of the decompressed image in bytes.
+    type: int
+    required: true
+  disk_id:
+    description: The image's MBR disk id, such as V(0xc0ffee01).
+    type: str
+    required: true
+  progress:
+    description: Where to send percent and rate about once per second, as JSON by UDP.
+    type: dict
+    suboptions:
+      address:
+        description: The manager's address.
+        type: str
+        required: true
+      port:
+        description: The manager's UDP port.
+        type: int
+        required: true
+      token:
+        description: Sent along, so that the manager knows the datagram.
+        type: str
+        required: true
+      node:
+        description: The node's name, sent along.
+        type: str
+        required: true
+attributes:
+  check_mode:
+    support: full
+    description: The module never changes anything on the card; in check mode it unmounts nothing.
+  diff_mode:
+    support: none
+    description: It changes nothing.
+author: PiSeduce runner contributors
+"""
+
+EXAMPLES = r"""
+- name: Prove that the image is on the card
+  card_verify:
+    device: /dev/mmcblk0
+    url: http://192.168.8.1:8000/environments/raspios-12
+    block_map_sha256: 3a5f0b3f1a39c0dd4b7c9b7e0a1f7f6f4a0f6d2f2b8d59a5d9f1c1c6c2f0a8b1
+    image_bytes: 2791309312
+    disk_id: "0x4e639091"
+    timeout: 600
+"""
+
+RETURN = r"""
+verified_bytes:
+  description: Bytes read back and compared.
+  returned: success
+  type: int
+ranges:
+  description: Number of ranges compared.
+  returned: success
+  type: int
+seconds:
+  description: How long it took.
+  returned: success
+  type: float
+rate:
+  description: Bytes compared per second.
+  returned: success
+  type: int
+unmounted:
+  description: Mount points that earlier attempts had left.
+  returned: success
+  type: list
+  elements: str
+"""
+
+
+def disk_id(sector):
+    """MBR disk id in a card's first sector: the 32-bit number at byte 440, as ``0x0123abcd``.
+
+    :raises Failure: the sector has no MBR signature
+    """
+    if sector[510:512] != b"\x55\xaa":
+        raise Failure("the card has no partition table: its first sector lacks the MBR signature")
+    return f"0x{struct.unpack_from('<I', sector, 440)[0]:08x}"
+
+
+def verify(options, check_mode):
+    """Do the module's work; returns its result."""
+    with Watch(options["timeout"], "reading the card back") as watch:
+        block_map = fetch_block_map(options)
+        device = options["device"]
+        with Card(
+            device, "card_verify", options["mount_directory"], options["other_media"]
+        ) as card:
+            unmounted = [] if check_mode else card.release_mounts()
+            with card.opened() as descriptor:
+                card_bytes = size_of(descriptor)
+                if card_bytes < block_map.image_bytes:
+                    raise Failure(
+                        f"the card {device} has {card_bytes} bytes, "
+                        f"the image has {block_map.image_bytes}"
+                    )
+                result = _compare(options, descriptor, block_map, watch)
+        return {"changed": bool(unmounted), "unmounted": unmounted, **result}
+
+
+def _compare(options, descriptor, block_map, watch):
+    took = Stopwatch()
+    progress = Progress(options["progress"], block_map.mapped_bytes)
+    watch.progress = progress
+    progress.tell()
+    flush(descriptor)
+    compare_card(block_map, descriptor, logical_block(descriptor), progress)
+    found = disk_id(DirectFile(descriptor, logical_block(descriptor)).head())
+    if found != options["disk_id"].lower():
+        raise Failure(f"the card's disk id is {found}, the image's is {options['disk_id']}")
+    progress.finish(took.rate(block_map.mapped_bytes))
+    return {
+        "verified_bytes": block_map.mapped_bytes,
+        "ranges": len(block_map.ranges),
+        "seconds": took.seconds(),
+        "rate": took.rate(block_map.mapped_bytes),
+    }
+
+
+def main():
+    module = AnsibleModule(
+        argument_spec={
+            **piseduce_card.ARGUMENTS,
+            **piseduce_image.ARGUMENTS,
+            "disk_id": {"type": "str", "required": True},
+            "progress": piseduce_progress.ARGUMENT,
+        },
+        supports_check_mode=True,
+    )
+    guarded(module, lambda: verify(module.params, module.check_mode))
+
+
+if __name__ == "__main__":
+    main()
