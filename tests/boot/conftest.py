@@ -29,12 +29,15 @@ class ModuleFailed(Exception):
     """The module ended with fail_json; the message is its own."""
 
 
-def start_module(name, arguments, *, check=False, diff=False):
-    """Starts a module of library/ in a process of its own; its result comes from `finish`."""
+def start_module(name, arguments, *, check=False, diff=False, inside=()):
+    """Starts a module of library/ in a process of its own; its result comes from `finish`.
+
+    `inside`: a command that runs another one, such as nsenter(1) with its options.
+    """
     parameters = arguments | {"_ansible_check_mode": check, "_ansible_diff": diff}
     module = PROJECT / "library" / f"{name}.py"
     child = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, PROJECT / "module_utils", module],
+        [*inside, sys.executable, "-c", LAUNCHER, PROJECT / "module_utils", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -61,8 +64,8 @@ def finish(child, timeout=60):
 def module():
     """module(name, check=..., diff=..., **arguments) -> the result of one run."""
 
-    def run(name, *, check=False, diff=False, **arguments):
-        return finish(start_module(name, arguments, check=check, diff=diff))
+    def run(name, *, check=False, diff=False, inside=(), **arguments):
+        return finish(start_module(name, arguments, check=check, diff=diff, inside=inside))
 
     return run
 
