@@ -186,3 +186,17 @@ class SimulatedLab:
                 return name
             assert time.monotonic() < limit, f"node-{index} does not answer: {self.booted(index)}"
             time.sleep(0.1)
+
+    def boot_id(self, index: int) -> str:
+        """The boot id of the system that answers."""
+        return self.ssh(index, "cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    def wait_rebooted(self, index: int, before: str, timeout: float = 60) -> None:
+        """Waits until a system with another boot id than `before` answers."""
+        limit = time.monotonic() + timeout
+        while True:
+            done = self.ssh(index, "cat /proc/sys/kernel/random/boot_id", check=False)
+            if done.returncode == 0 and done.stdout.strip() != before:
+                return
+            assert time.monotonic() < limit, f"node-{index} did not come back: {self.booted(index)}"
+            time.sleep(0.1)
