@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST_REASON = 400
+# How state.yml goes about its work says nothing of the node.
+_SILENT_ACTIONS = ("include_role", "include_tasks", "state_proven")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -24,7 +26,8 @@ class NodeLog:
 
     def write(self, data: dict[str, Any], text: str) -> None:
         """Ansible's own words on one task: its name, how long it took, and what it printed."""
-        if data.get("task_action") == "include_role" or not text.strip():
+        action = str(data.get("task_action", "")).rpartition(".")[2]
+        if action in _SILENT_ACTIONS or not text.strip():
             return
         seconds = data.get("duration")
         took = f" ({seconds:.1f} s)" if seconds is not None else ""
