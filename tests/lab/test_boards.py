@@ -149,14 +149,13 @@ def test_node_cannot_harm_the_machine(nfs_lab):
 
 
 def test_pulled_plug_loses_what_was_not_flushed_to_the_device(nfs_lab):
-    write = (
+    # A process holds the device: the last one to close it flushes it.
+    nfs_lab.ssh(
+        NODE,
+        "exec 9< /dev/mmcblk0; sleep 1000 > /dev/null 2>&1 &"
         "printf flushed | dd of=/dev/mmcblk0 bs=512 seek=8 conv=fsync,notrunc status=none;"
-        "printf forgotten | dd of=/dev/mmcblk0 bs=512 seek=800 conv=notrunc status=none;"
-        # The last one to close the device would flush it.
-        "sleep 1000 < /dev/mmcblk0 > /dev/null 2>&1 &"
+        "printf forgotten | dd of=/dev/mmcblk0 bs=512 seek=800 conv=notrunc status=none",
     )
-    hold = f"exec 9< /dev/mmcblk0; {write}"
-    nfs_lab.ssh(NODE, hold)
     nfs_lab.power(NODE, False)
     nfs_lab.wait_booted(NODE, "off")
     with Path(nfs_lab.loop_device(NODE)).open("rb") as device:
