@@ -19,11 +19,12 @@ PACKAGES = [
     "busybox-static",
     "e2fsprogs",
     "fdisk",
-    "fusefat",
     "iproute2",
+    "mtools",
     "openssh-server",
     "procps",
     "python3",
+    "python3-fusepy",
     "sudo",
 ]
 SECTOR = 512
