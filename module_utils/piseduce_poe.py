@@ -25,6 +25,8 @@ STATUS = {
     5: "test",
     6: "otherFault",
 }
+# A last look that the deadline cut shorter than this does not prove that the switch fell silent.
+SILENCE_SECONDS = 0.5
 POWERED = ("deliveringPower", "test")  # a test may power the port
 STATUS_REASONS = {  # why a port with the right admin state is not proven
     "disabled": "enabled, but the status stays `disabled`: the switch withholds power, look at "
@@ -218,7 +220,8 @@ class PowerChange:
             try:
                 seen = self.after = self._table.read(self._ports)
             except NoAnswer as problem:
-                silence, self.after = problem, None
+                if seen is None or problem.seconds >= SILENCE_SECONDS:
+                    silence, self.after = problem, None
             else:
                 silence = None
                 if all(state.proves(self._wanted) for state in seen.values()):

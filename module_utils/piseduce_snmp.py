@@ -41,7 +41,11 @@ class SnmpError(Exception):
 
 
 class NoAnswer(SnmpError):
-    """Nothing usable came back in time."""
+    """Nothing usable came back in `seconds`."""
+
+    def __init__(self, message, seconds):
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class SecurityRefused(SnmpError):
@@ -68,6 +72,17 @@ class NotOurs(Exception):
 
 class SendAgain(Exception):
     """The agent told us what it needs to know; the request is to be sent anew, at once."""
+
+
+def decoded(data, spec):
+    """A message of the ASN.1 type `spec`. NotOurs: it is none.
+
+    pyasn1 lets other errors than its own out when lengths in the data are absurd.
+    """
+    try:
+        return decoder.decode(data, asn1Spec=spec)[0]
+    except (PyAsn1Error, LookupError, ValueError, TypeError, ArithmeticError) as problem:
+        raise NotOurs from problem
 
 
 class Missing(str):
@@ -110,10 +125,7 @@ class Community:
         return encoder.encode(message)
 
     def decode(self, datagram):
-        try:
-            message, _rest = decoder.decode(datagram, asn1Spec=v2c.Message())
-        except PyAsn1Error as problem:
-            raise NotOurs from problem
+        message = decoded(datagram, v2c.Message())
         if int(v2c.apiMessage.get_version(message)) != 1:
             raise NotOurs
         return v2c.apiMessage.get_pdu(message)
@@ -264,7 +276,7 @@ class Client:
 
     def _no_answer(self, operation, tries, seconds):
         if not tries:
-            return NoAnswer(f"no time left to ask the switch at {self.peer}")
+            return NoAnswer(f"no time left to ask the switch at {self.peer}", seconds)
         if isinstance(self._trouble, ConnectionRefusedError):
             why = "the host is up, but no SNMP agent listens on that port"
         elif self._trouble is not None:
@@ -273,7 +285,8 @@ class Client:
             why = self._security.silence
         return NoAnswer(
             f"no answer from the switch at {self.peer} to SNMP {operation} in {seconds:.1f} s "
-            f"({tries} {'try' if tries == 1 else 'tries'}): {why}"
+            f"({tries} {'try' if tries == 1 else 'tries'}): {why}",
+            seconds,
         )
 
 

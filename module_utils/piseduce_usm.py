@@ -12,9 +12,14 @@ import hmac
 import secrets
 import time
 
-from ansible.module_utils.piseduce_snmp import NotOurs, SecurityRefused, SendAgain, oid_text
-from pyasn1.codec.ber import decoder, encoder
-from pyasn1.error import PyAsn1Error
+from ansible.module_utils.piseduce_snmp import (
+    NotOurs,
+    SecurityRefused,
+    SendAgain,
+    decoded,
+    oid_text,
+)
+from pyasn1.codec.ber import encoder
 from pyasn1.type.univ import OctetString
 from pysnmp.proto import rfc1905
 from pysnmp.proto.api import v2c
@@ -138,13 +143,8 @@ class Usm:
     # Coming in (RFC 3414, 3.2)
 
     def decode(self, datagram):
-        try:
-            message, _rest = decoder.decode(datagram, asn1Spec=SNMPv3Message())
-            parameters, _rest = decoder.decode(
-                message["msgSecurityParameters"], asn1Spec=UsmSecurityParameters()
-            )
-        except PyAsn1Error as problem:
-            raise NotOurs from problem
+        message = decoded(datagram, SNMPv3Message())
+        parameters = decoded(message["msgSecurityParameters"], UsmSecurityParameters())
         number = int(message["msgGlobalData"]["msgID"])
         if number not in self._pending:
             raise NotOurs
@@ -191,9 +191,9 @@ class Usm:
             plain = self._cipher.decrypt_data(
                 self._priv_key, salt, message["msgData"]["encryptedPDU"]
             )
-            return decoder.decode(plain, asn1Spec=ScopedPDU())[0]
-        except (StatusInformation, PyAsn1Error) as problem:
+        except (StatusInformation, ValueError) as problem:
             raise NotOurs from problem
+        return decoded(plain, ScopedPDU())
 
     def _check_context(self, scoped, parameters):
         engine = bytes(parameters["msgAuthoritativeEngineId"])

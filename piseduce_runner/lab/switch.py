@@ -115,7 +115,7 @@ def _admit(engine: SnmpEngine, access: Access) -> None:
 
 
 class _Transport(udp.UdpAsyncioTransport):
-    """UDP that can lose or hold back what it receives, and says when its socket is closed."""
+    """UDP that can lose or hold back datagrams, and says when its socket is closed."""
 
     def __init__(self, faults: Faults) -> None:
         super().__init__(loop=asyncio.get_running_loop())
@@ -133,6 +133,12 @@ class _Transport(udp.UdpAsyncioTransport):
     def _deliver(self, datagram, address) -> None:
         if not self.closed.done() and self._callback_function is not None:
             self._callback_function(self, address, datagram)
+
+    def send_message(self, outgoingMessage, transportAddress) -> None:  # noqa: N803
+        if self._faults.drop_answers > 0:
+            self._faults.drop_answers -= 1
+            return
+        super().send_message(outgoingMessage, transportAddress)
 
     def connection_lost(self, exc) -> None:
         super().connection_lost(exc)

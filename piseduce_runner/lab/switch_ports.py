@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from pysnmp.entity.rfc3413.cmdrsp import CommandResponderBase
+from pysnmp.error import PySnmpError
 from pysnmp.proto.rfc1902 import (
     Gauge32,
     Integer32,
@@ -57,15 +58,18 @@ class Detection(IntEnum):
 class Faults:
     """What the switch does wrong on purpose. May be changed at any time.
 
-    `silent`: no datagram is answered; `drop_next`: as many datagrams are lost; `delay`: seconds
-    before a request is looked at; `max_varbinds`: more in one request is answered with tooBig
-    (0: no limit); `refuse`: port number -> error status (a name of RFC 3416, such as `genErr`) that
-    answers a SET of it.
+    `silent`: no datagram is heard; `drop_next`: as many datagrams are lost on their way in,
+    `drop_answers`: on their way out; `delay`: seconds before a request is looked at;
+    `ignore_sets`: a SET is neither done nor answered; `max_varbinds`: more in one request is
+    answered with tooBig (0: no limit); `refuse`: port number -> error status (a name of RFC 3416,
+    such as `genErr`) that answers a SET of it.
     """
 
     silent: bool = False
     drop_next: int = 0
+    drop_answers: int = 0
     delay: float = 0.0
+    ignore_sets: bool = False
     max_varbinds: int = 0
     refuse: dict[int, str] = field(default_factory=dict)
 
@@ -243,6 +247,8 @@ class PoeSwitch:
         """SetRequest: all of it or nothing. Raises a pysnmp.smi.error with the index in `idx`."""
         names = tuple(tuple(name) for name, _ in var_binds)
         self.recent.append(Request("set", names, security_name))
+        if self.faults.ignore_sets:
+            raise PySnmpError("ignored")  # pysnmp drops a request that ends so
         self._check_size(names)
         changes = [
             self._checked(index, name, value, may_write)
