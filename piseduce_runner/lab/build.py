@@ -149,9 +149,7 @@ def _digest(part: _Part, release: Release) -> str:
     """Digest of all that decides what the part will be, but for the packages of the day."""
     digest = hashlib.sha256(f"{release.codename} {os.uname().machine}".encode())
     for name in part.recipe:
-        place = PACKAGE / name
-        files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file())
-        for file in files:
+        for file in build_tree.recipe_files(PACKAGE / name):
             content = hashlib.sha256(file.read_bytes()).hexdigest()
             digest.update(f"\n{file.relative_to(PACKAGE.parent)} {content}".encode())
     return digest.hexdigest()[:16]

@@ -65,14 +65,20 @@ def bootstrap(tree: Path, packages: list[str], release: Release, debs: Path, log
 def add_recipe(tree: Path, name: str) -> None:
     """Copy the files of recipe/NAME over `tree`. Files that start with `#!` are made executable."""
     origin = RECIPE / name
-    for source in sorted(origin.rglob("*")):
+    for source in recipe_files(origin):
         target = tree / source.relative_to(origin)
-        if source.is_dir():
-            target.mkdir(mode=0o755, exist_ok=True)
-            continue
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
         shutil.copyfile(source, target)
         target.chmod(0o755 if source.read_bytes()[:2] == b"#!" else 0o644)
+
+
+def recipe_files(place: Path) -> list[Path]:
+    """The files at or below `place`, in a fixed order, without what Python leaves behind."""
+    if place.is_file():
+        return [place]
+    files = (path for path in place.rglob("*") if path.is_file())
+    return sorted(path for path in files if path.suffix != ".pyc")
 
 
 def busybox_init(tree: Path) -> None:
