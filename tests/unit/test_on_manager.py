@@ -43,9 +43,9 @@ def test_every_such_module_exists_and_each_plugin_is_the_same_file():
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_wrong_argument_is_the_modules_own_error(tmp_path, name):
-    status, output = run_tasks(tmp_path, [{"name": "Try", name: {"no_such_option": 1}}])
+    status, output = run_tasks(tmp_path, [{"name": "Try", name: {}}])
     assert status == 2
-    assert "no_such_option" in output
+    assert "missing required arguments" in output
     assert "Traceback" not in output
 
 
