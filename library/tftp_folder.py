@@ -4,13 +4,36 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.piseduce_node_folder import NodeFolder, locked
+from ansible.module_utils.piseduce_process import Failure, Watch, guarded, kill, one_line, spawn
+from ansible.module_utils.piseduce_ssh import ARGUMENT, SSH_FAILED, explain, ssh_command
+from ansible.module_utils.piseduce_tree import (
+    Limit,
+    Truncated,
+    copy_tree,
+    digest,
+    listing_command,
+    parse_listing,
+    printable,
+    read_tree,
+    unpack_tree,
+)
+
 DOCUMENTATION = r"""
 module: tftp_folder
 short_description: Fills or removes the folder that a node boots from
 description:
   - Gives a node's TFTP folder exactly the contents of another folder, on the manager or on a node.
   - The contents are copied aside, read back and compared by sha256, brought to the disk, and
-    swapped in by one rename(2). At every instant the folder is the old one or the new one, complete.
+    swapped in by one rename(2). At every instant the folder is the old one or the new one, whole.
   - C(root/serial) becomes a symbolic link to C(root/.serial-XXXXXXXX). Older versions and what a
     crash left behind are removed. A real folder that is in the way is exchanged by renameat2(2).
   - Refused, with the old folder kept, are files that are neither files nor folders, links that lead
@@ -133,29 +156,6 @@ folder:
   returned: success
   type: str
 """
-
-import os
-import re
-import shlex
-import subprocess
-import tempfile
-from pathlib import Path
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_node_folder import NodeFolder, locked
-from ansible.module_utils.piseduce_process import Failure, Watch, guarded, kill, one_line, spawn
-from ansible.module_utils.piseduce_ssh import ARGUMENT, SSH_FAILED, explain, ssh_command
-from ansible.module_utils.piseduce_tree import (
-    Limit,
-    Truncated,
-    copy_tree,
-    digest,
-    listing_command,
-    parse_listing,
-    printable,
-    read_tree,
-    unpack_tree,
-)
 
 # Exit statuses of the node's shell.
 _NOT_MOUNTED, _NO_FOLDER = 90, 91

@@ -4,6 +4,23 @@
 
 from __future__ import annotations
 
+import errno
+import re
+import socket
+import subprocess
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.piseduce_process import Failure, Watch, guarded, kill, one_line, spawn
+from ansible.module_utils.piseduce_ssh import (
+    ARGUMENT,
+    SSH_FAILED,
+    Answer,
+    answer_of,
+    explain,
+    ssh_command,
+)
+
 DOCUMENTATION = r"""
 module: wait_for_system
 short_description: Waits until the expected system answers on a node
@@ -97,23 +114,6 @@ remember:
   returned: success
   type: dict
 """
-
-import errno
-import re
-import socket
-import subprocess
-import time
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_process import Failure, Watch, guarded, kill, one_line, spawn
-from ansible.module_utils.piseduce_ssh import (
-    ARGUMENT,
-    SSH_FAILED,
-    Answer,
-    answer_of,
-    explain,
-    ssh_command,
-)
 
 _CONNECT = 1.0  # seconds for one attempt to connect
 _LOGIN = 10.0  # seconds for one attempt to log in and read two files; a busy Pi 3 takes about 2

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from . import system as systems
+
 PROJECT = Path(__file__).parents[2]
 
 # Ansible packs a module with its module_utils into one archive; this finds them where they are.
@@ -157,3 +159,13 @@ def start_sshd(tmp_path_factory):
 @pytest.fixture
 def sshd(start_sshd):
     return start_sshd()
+
+
+@pytest.fixture
+def system(tmp_path):
+    """A Debian-like system that may be changed at will: see system.py."""
+    folder = tmp_path / "system"
+    folder.mkdir()
+    running = systems.start(folder)
+    yield running
+    systems.stop(running)
