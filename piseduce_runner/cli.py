@@ -28,7 +28,13 @@ class Context:
 
     def site_folder(self) -> Path:
         """The site's folder: --site, $PISEDUCE_SITE (click reads it), the running lab's, ours."""
-        return self.site_option or lab.running_site() or _SYSTEM_SITE
+        folder = self.site_option or lab.running_site() or _SYSTEM_SITE
+        if folder == _SYSTEM_SITE and not folder.exists():
+            raise UserError(
+                f"there is no site: {folder} does not exist and no lab is up;"
+                " give --site, or try `piseduce-run lab up`"
+            )
+        return folder
 
     def site(self) -> Site:
         """The site, read and checked."""

@@ -92,6 +92,13 @@ def test_the_site_comes_from_the_environment_too(tmp_path):
     assert "node-2" in result.output
 
 
+def test_without_any_site_the_way_to_one_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PISEDUCE_LAB_ROOT", str(tmp_path))
+    monkeypatch.setattr("piseduce_runner.cli._SYSTEM_SITE", tmp_path / "nowhere")
+    result = CliRunner().invoke(main, ["status"], env={"PISEDUCE_SITE": None})
+    assert is_one_clear_line(result, "no lab is up", "--site")
+
+
 def test_json_status_has_the_promised_fields(run, tmp_path):
     store = Store.open(tmp_path / "site" / "state" / "piseduce.db")
     new = NewDeployment("node-2", "deploy", "debian-12", "alice", 4, "env_copy", {})
