@@ -102,10 +102,13 @@ class Board:
         """Stops the card's file systems where they are, and kills everything."""
         if self._process is None or self._process.returncode is not None:
             return
-        if self.card is not None:
-            self._cut.enter_context(self.card.about_to_lose_power())
-            for init in procfs.children(self._process.pid):
-                self._stop_file_systems(init, self.card)
+        try:
+            if self.card is not None:
+                self._cut.enter_context(self.card.about_to_lose_power())
+                for init in procfs.children(self._process.pid):
+                    self._stop_file_systems(init, self.card)
+        except OSError as error:
+            self._note(f"power cut: {error}")
         self._kill()
 
     def _stop_file_systems(self, init: int, card: Card) -> None:
@@ -148,6 +151,9 @@ class Board:
         try:
             if self.card is not None:
                 await self.card.wait_unused()
+        except OSError as error:
+            self._note(f"power cut: {error}")
+        try:
             self._cut.close()
         except (OSError, RuntimeError) as error:
             self._note(f"power cut: {error}")
@@ -163,13 +169,21 @@ class Board:
     async def _live(self) -> None:
         """From power on until the system halts, dies or is killed; reboots are part of it."""
         while True:
-            status = await self._boot_once()
+            try:
+                status = await self._boot_once()
+            except OSError as error:  # of this machine, not of the board
+                self._set(Booted.DEAD, f"the lab cannot start it: {error}")
+                return
             if self._unplugged:
                 return
             if status == -signal.SIGHUP:  # reboot(2) in a PID namespace, see pid_namespaces(7)
                 self._note("reboot")
-                if self.card is not None:
-                    await self.card.wait_unused()
+                try:
+                    if self.card is not None:
+                        await self.card.wait_unused()
+                except TimeoutError as error:
+                    self._set(Booted.DEAD, f"reboot: {error}")
+                    return
                 continue
             if status == -signal.SIGINT:
                 self._set(Booted.DEAD, "halted by its own system")

@@ -22,6 +22,7 @@ lease() { sed -n "s/^$1=//p" "$BOARD/lease"; }
 
 firmware() {
     say "booting firmware"
+    rm -f "$BOARD/lease"
     sleep "$FIRMWARE_SECONDS"
     ip address flush dev eth0 scope global
     LEASE=$BOARD/lease busybox udhcpc -i eth0 -f -n -q -t 15 -T 1 -A 1 -s "$LAB/udhcpc.sh" \
@@ -30,7 +31,8 @@ firmware() {
     server=$(lease server)
 
     say "booting network boot from $server"
-    mkdir -p "$BOARD/tftp"
+    rm -rf "$BOARD/tftp"
+    mkdir "$BOARD/tftp"
     fetch config.txt || true  # the firmware does without
     fetch cmdline.txt || die "firmware: TFTP server $server has no $SERIAL/cmdline.txt"
     kernel=$(sed -n 's/^kernel=//p' "$BOARD/tftp/config.txt" 2>/dev/null | tail -n 1)
@@ -49,7 +51,9 @@ fetch() {
 read_cmdline() {
     root=
     init=/sbin/init
-    for word in $(cat "$BOARD/tftp/cmdline.txt"); do
+    # The firmware passes on the first line.
+    head -n 1 "$BOARD/tftp/cmdline.txt" | tr -d '\r' > "$BOARD/cmdline"
+    for word in $(cat "$BOARD/cmdline"); do
         case $word in
             root=*) root=${word#root=} ;;
             init=*) init=${word#init=} ;;
@@ -60,7 +64,7 @@ read_cmdline() {
         /dev/nfs) root_kind=nfs ;;
         /dev/mmcblk0p[1-4]) root_number=${root#/dev/mmcblk0p} ;;
         PARTUUID=*-0[1-4])
-            wanted=${root#PARTUUID=}
+            wanted=$(echo "${root#PARTUUID=}" | tr A-F a-f)
             [ -n "$CARD" ] || die "kernel panic: cannot open root device $root: no card"
             found=$(od -A n -t x4 -j 440 -N 4 "$CARD" | tr -d ' ')
             [ "${wanted%-*}" = "$found" ] || die "kernel panic: no partition has $root"
@@ -100,6 +104,11 @@ mount_proc_sys() {
     for file in sysrq-trigger kmsg kcore; do
         [ -e "$system/proc/$file" ] && mount --bind /dev/null "$system/proc/$file"
     done
+    mount --bind "$system/proc/sys" "$system/proc/sys"
+    mount -o remount,bind,ro "$system/proc/sys"
+    # Except what is the node's own: its network namespace.
+    mount --bind "$system/proc/sys/net" "$system/proc/sys/net"
+    mount -o remount,bind,rw "$system/proc/sys/net"
     mount -t sysfs -o ro sysfs "$system/sys"
     # Only the node's own card among the disks. (Do: partition tools find it by its number.)
     for folder in /sys/block /sys/class/block; do
@@ -161,7 +170,7 @@ mount_kernel_files() {
     own=$system/run/.board
     mkdir "$own"
     cp "$(command -v busybox)" "$own/busybox"
-    cp "$BOARD/tftp/cmdline.txt" "$own/cmdline"
+    cp "$BOARD/cmdline" "$own/cmdline"
     cat /proc/sys/kernel/random/uuid > "$own/boot_id"
     {
         [ -z "$(lease domain)" ] || echo "search $(lease domain)"

@@ -1,6 +1,7 @@
 """A board's SD card: a sparse file on a loop device, and what a pulled plug does to it."""
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -52,8 +53,11 @@ class Card:
     def numbers(self) -> set[str]:
         """Device numbers (major:minor) of the card and its partitions, as in mountinfo."""
         root = Path(f"/sys/block/{self.name}")
-        files = [root / "dev", *root.glob(f"{self.name}p*/dev")]
-        return {file.read_text("ascii").strip() for file in files}
+        found = set()
+        for file in (root / "dev", *root.glob(f"{self.name}p*/dev")):
+            with contextlib.suppress(FileNotFoundError):  # a partition that has just gone
+                found.add(file.read_text("ascii").strip())
+        return found
 
     @contextmanager
     def about_to_lose_power(self) -> Iterator[None]:
@@ -87,7 +91,9 @@ class Card:
         limit = time.monotonic() + timeout
         while not all(_is_free(device) for device in (self.device, *self.partitions())):
             if time.monotonic() > limit:
-                raise TimeoutError(f"{self.file}: still mounted {timeout:g} s after the power cut")
+                raise TimeoutError(
+                    f"{self.file}: still mounted {timeout:g} s after its system ended"
+                )
             await asyncio.sleep(0.01)
 
 

@@ -23,6 +23,7 @@ from piseduce_runner.lab.folder import (
     machine_lock,
     write_atomically,
 )
+from piseduce_runner.lab.probe import NoAnswer
 from piseduce_runner.lab.settings import Settings
 from piseduce_runner.lab.site_files import write_site
 from piseduce_runner.lab.supervisor import Plan
@@ -66,7 +67,7 @@ def up(wanted: Settings, network_given: str | None, report: Report) -> LabFolder
             remains = _tear_down(lab)
             if remains:
                 raise LabFailed(f"{error}; and this is left: {', '.join(remains)}") from error
-            if isinstance(error, (RuntimeError, OSError, RunFailed, LabFailed)):
+            if isinstance(error, (RuntimeError, OSError, RunFailed, NoAnswer, LabFailed)):
                 raise LabFailed(f"{' '.join(str(error).split())}; nothing is left of it") from error
             raise
         took = time.monotonic() - started
@@ -95,6 +96,12 @@ def _accept_running(lab: LabFolder, wanted: Settings, network_given: str | None)
     if not lab.is_alive() or not lab.status().get("ready"):
         raise UserError(
             f"lab {lab.name} was not taken down, but does not run any more; "
+            f"run: piseduce-run lab down --name {lab.name}"
+        )
+    ended = [name for name, running in lab.status()["services"].items() if not running]
+    if ended:
+        raise UserError(
+            f"{' and '.join(ended)} of lab {lab.name} ended (see {lab.supervisor_log}); "
             f"run: piseduce-run lab down --name {lab.name}"
         )
     if network_given is None:
@@ -183,9 +190,10 @@ def _exclusive(lab: LabFolder) -> Iterator[None]:
         return
     descriptor = os.open(labs_root() / f".{lab.name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another command is bringing lab {lab.name} up or down") from error
         yield
-    except BlockingIOError as error:
-        raise UserError(f"another command is bringing lab {lab.name} up or down") from error
     finally:
         os.close(descriptor)

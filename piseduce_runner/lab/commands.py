@@ -6,6 +6,7 @@ from collections.abc import Callable
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab import cluster
@@ -82,7 +83,9 @@ def status(context: click.Context, name: str | None) -> None:
     if _wants_json(context):
         click.echo(json.dumps(public_status(facts)))
     else:
-        show_status(facts, Console())
+        # Into a file or a pipe, a row is a line.
+        width = None if Console().is_terminal else 160
+        show_status(facts, Console(highlight=False, width=width))
 
 
 @lab.command()
@@ -123,7 +126,7 @@ def public_status(facts: dict) -> dict:
 
 def show_status(facts: dict, console: Console) -> None:
     """Switches and nodes as tables."""
-    console.print(f"lab [bold]{facts['lab']}[/bold] on {facts['network']}, site {facts['site']}")
+    console.print(f"lab {facts['lab']} on {facts['network']}, site {facts['site']}")
     for switch in facts["switches"]:
         console.print(
             f"{switch['name']}: SNMP at {switch['address']}, UDP port {switch['udp_port']}, "
@@ -132,14 +135,15 @@ def show_status(facts: dict, console: Console) -> None:
     for service, running in facts["services"].items():
         if not running:
             console.print(f"[red]{service} has ended[/red]")
-    table = Table("node", "address", "MAC", "serial", "port", "power", "booted", "card, reason")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("NODE", "ADDRESS", "MAC", "SERIAL", "PORT", "POWER", "BOOTED", "REASON"):
+        table.add_column(column, overflow="fold")
     for node in facts["nodes"]:
-        colour = COLOURS[node["booted"]]
         table.add_row(
             *(node["node"], node["address"], node["mac"], node["serial"]),
             *(f"{node['switch']}/{node['port']}", node["power"]),
-            f"[{colour}]{node['booted']}[/{colour}]",
-            node["reason"] or node["card_file"] or "no card",
+            Text(node["booted"], style=COLOURS[node["booted"]]),
+            Text(node["reason"] or ("" if node["card_file"] else "no card")),
         )
     console.print(table)
 

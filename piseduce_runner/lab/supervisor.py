@@ -71,6 +71,8 @@ class Supervisor:
             )
             self._insert_boards()
             tasks = [asyncio.create_task(board.run()) for board in self._boards.values()]
+            for task in tasks:
+                task.add_done_callback(_report_failure)
             stack.push_async_callback(_end_tasks, tasks)
             # A port that nobody can switch off is on from the beginning.
             for port in self._switch.stuck_on:
@@ -175,12 +177,16 @@ class Supervisor:
         }
 
 
+def _report_failure(task: asyncio.Task) -> None:
+    """A board's task ends only when it is cancelled; anything else is a defect of the lab."""
+    if not task.cancelled() and task.exception():
+        log.error("a board's task failed", exc_info=task.exception())
+
+
 async def _end_tasks(tasks: list[asyncio.Task]) -> None:
     for task in tasks:
         task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if isinstance(result, Exception):
-            log.error("a board ended badly: %r", result)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def main(folder: str) -> int:

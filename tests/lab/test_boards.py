@@ -144,8 +144,14 @@ def test_new_partitions_appear_in_the_node(nfs_lab):
 
 
 def test_node_cannot_harm_the_machine(nfs_lab):
-    for attempt in ("date -s 2001-01-01", "echo b > /proc/sysrq-trigger; false"):
-        assert nfs_lab.ssh(NODE, attempt, check=False).returncode != 0
+    attempts = [
+        "date -s 2001-01-01",
+        "echo 1 > /proc/sys/vm/overcommit_memory",
+        "[ -f /proc/sysrq-trigger ]",  # /dev/null lies over it
+    ]
+    for attempt in attempts:
+        assert nfs_lab.ssh(NODE, attempt, check=False).returncode != 0, attempt
+    nfs_lab.ssh(NODE, "echo 1 > /proc/sys/net/ipv4/ip_forward")  # its own
 
 
 def test_pulled_plug_loses_what_was_not_flushed_to_the_device(nfs_lab):

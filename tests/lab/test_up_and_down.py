@@ -135,6 +135,15 @@ def test_down_after_the_supervisor_was_killed(other):
     assert_nothing_left(other)
 
 
+def test_a_service_that_ended_is_shown_and_the_lab_is_not_called_up(other):
+    other.up("--nodes", "1")
+    pid = int((other.folder.manager / "dnsmasq.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not other.folder.status()["services"]["dnsmasq"])
+    assert "dnsmasq has ended" in other.run("lab", "status", "--name", other.name).stdout
+    assert_one_line(other.up("--nodes", "1", check=False), "dnsmasq", "lab down")
+
+
 def test_down_after_the_folder_was_deleted_by_hand(other):
     other.up("--nodes", "2")
     subprocess.run(["rm", "-r", other.folder.path], check=True)
