@@ -13,12 +13,11 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.piseduce_device import is_read_only, number_of, open_device
-from ansible.module_utils.piseduce_lock import locked
+from ansible.module_utils.piseduce_lock import PATIENCE, locked
 from ansible.module_utils.piseduce_mounts import release
 from ansible.module_utils.piseduce_process import Failure, run
 
 _SYSFS = Path("/sys/dev/block")
-_PATIENCE = 5.0  # seconds for udev to make a device file, or to take its hands off the card
 
 ARGUMENTS = {
     "device": {"type": "path", "required": True},
@@ -36,14 +35,16 @@ class Card:
     :param doing: what it is locked for; shown to whoever finds it locked
     :param mount_directory: what is mounted of the card below it is ours, and may be unmounted
     :param other_media: also accept what is not on an SD/MMC host, such as a USB disk
+    :param wait: seconds to wait while another process holds the lock
     :raises Failure: it is not the card, or someone else works on it
     """
 
-    def __init__(self, path, doing, mount_directory, other_media=False):
+    def __init__(self, path, doing, mount_directory, other_media=False, wait=PATIENCE):
         self.path = path
         self.doing = doing
-        self.mount_directory = mount_directory
+        self.mount_directory = str(Path(mount_directory).resolve())
         self.number = number_of(path)
+        self._wait = wait
         self.lock = None  # file descriptor, while it is held
         self._sysfs = _SYSFS / f"{self.number[0]}:{self.number[1]}"
         self._held = contextlib.ExitStack()
@@ -53,7 +54,7 @@ class Card:
             raise Failure(f"{path} holds the running system's root, it is not to be touched")
 
     def __enter__(self):
-        self.lock = self._held.enter_context(locked(self.path, self.doing))
+        self.lock = self._held.enter_context(locked(self.path, self.doing, self._wait))
         return self
 
     def __exit__(self, *_exception):
@@ -88,7 +89,7 @@ class Card:
         if expected is None:
             raise Failure(f"the card {self.path} has no partition {index}")
         path = Path(f"{self.path}p{index}" if self.path[-1].isdigit() else f"{self.path}{index}")
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while not path.exists():
             if time.monotonic() > end:
                 raise Failure(f"the kernel knows partition {index}, but {path} does not exist")
@@ -127,7 +128,7 @@ class Card:
 
     def update_partitions(self):
         """Make the kernel read the partition table, tried again while udev looks at the card."""
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 run(["partx", "--update", self.path], what=f"{self.path}: reading its partitions")

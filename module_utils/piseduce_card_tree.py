@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Files below a folder that someone else has filled, such as the root of a card's system.
 
-Links in it may point anywhere: to ``/etc``, to ``../../..``. The kernel resolves every path as if the
-folder were the root (openat2(2), RESOLVE_IN_ROOT; Linux 5.6), so nothing outside of it is read or
-written, whatever the links say.
+Links in it may point anywhere: to ``/etc``, to ``../../..``. The kernel resolves every path as if
+the folder were the root (openat2(2), RESOLVE_IN_ROOT; Linux 5.6), so nothing outside of it is read
+or written, whatever the links say.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Tree:
             descriptor = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
-        with open(descriptor, "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
             data = file.read(_LARGEST + 1)
@@ -97,7 +97,8 @@ class Tree:
         except (FileNotFoundError, NotADirectoryError):
             return []
         try:
-            return sorted(os.listdir(descriptor))
+            with os.scandir(descriptor) as entries:
+                return sorted(entry.name for entry in entries)
         finally:
             os.close(descriptor)
 
@@ -115,11 +116,14 @@ class Tree:
 
     def write(self, path, data, mode):
         """Make a file of root's with these contents, whole or not at all."""
+        self._refuse_folder(path)
         with self._made_parent(path) as (parent, name):
             if self._in_place:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-                with open(os.open(name, flags, mode, dir_fd=parent), "wb") as file:
+                # Not O_TRUNC: the old text is there until the new one is.
+                flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                with os.fdopen(os.open(name, flags, mode, dir_fd=parent), "wb") as file:
                     file.write(data)
+                    file.truncate()
                     file.flush()
                     os.fsync(file.fileno())
                 return
@@ -127,7 +131,7 @@ class Tree:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial, dir_fd=parent)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with open(os.open(partial, flags, 0o600, dir_fd=parent), "wb") as file:
+            with os.fdopen(os.open(partial, flags, 0o600, dir_fd=parent), "wb") as file:
                 os.fchown(file.fileno(), 0, 0)
                 os.fchmod(file.fileno(), mode)
                 file.write(data)
@@ -162,6 +166,7 @@ class Tree:
 
     def remove(self, path):
         """Remove a file or a link, not what it points to; nothing there is fine."""
+        self._refuse_folder(path)
         with self._parent(path) as (parent, name):
             if parent is None:
                 return
@@ -169,9 +174,14 @@ class Tree:
                 os.unlink(name, dir_fd=parent)
                 os.fsync(parent)
 
+    def _refuse_folder(self, path):
+        found = self.status(path)
+        if found and stat.S_ISDIR(found.st_mode):
+            raise Failure(f"{path} on the card is a folder, where a file belongs")
+
     @contextlib.contextmanager
     def _parent(self, path):
-        """Descriptor of the folder that a path's last part is in (None if missing), and that part."""
+        """The folder that a path's last part is in, as descriptor or None; and that part."""
         place = PurePosixPath(path)
         try:
             parent = self._open(str(place.parent), os.O_RDONLY | os.O_DIRECTORY)
@@ -187,9 +197,16 @@ class Tree:
     def _made_parent(self, path):
         """As :meth:`_parent`, missing folders made."""
         for place in list(PurePosixPath(path).parents)[-2::-1]:
-            with self._parent(str(place)) as (parent, name):
-                with contextlib.suppress(FileExistsError):
+            with self._existing_parent(str(place)) as (parent, name):
+                try:
                     os.mkdir(name, 0o755, dir_fd=parent)
+                except FileExistsError:
+                    continue
+        with self._existing_parent(path) as found:
+            yield found
+
+    @contextlib.contextmanager
+    def _existing_parent(self, path):
         with self._parent(path) as (parent, name):
             if parent is None:
                 raise Failure(f"{path} on the card cannot be made: its folder is a dead link")

@@ -13,11 +13,12 @@ from ansible.module_utils.piseduce_device import number_of, open_device
 from ansible.module_utils.piseduce_process import Failure
 
 _FOLDER = Path("/run/lock")
-_WAIT = 5.0  # seconds: a module that lost its manager notices within one, see Watch
+PATIENCE = 5.0
+"""Seconds. A module that lost its manager notices within one (see Watch), udev is done sooner."""
 
 
 @contextlib.contextmanager
-def locked(path, doing, wait=_WAIT):
+def locked(path, doing, wait=PATIENCE):
     """Hold the card's two locks; yields the descriptor of the first.
 
     The lock file tells who holds it. The lock on the device itself keeps udev from looking at the

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -89,18 +90,24 @@ def server(published, tmp_path):
 @pytest.fixture
 def namespace(tmp_path):
     """Prefix of commands that run in a mount namespace of this test's own."""
+    # Layers of read-only folders may not have commas and colons in their names.
+    helpers = tmp_path / "sbin"
+    shutil.copytree(Path(__file__).with_name("sbin"), helpers)
     prepare = (
-        "mount -t tmpfs none /run && mkdir /run/lock && mount -t tmpfs none /mnt && echo ready && "
-        "exec cat"
+        "mount -t tmpfs none /run && mkdir /run/lock && mount -t tmpfs none /mnt && "
+        'mount -t overlay -o "lowerdir=$1:/usr/sbin" none /usr/sbin && echo ready && exec cat'
     )
     holder = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", prepare],
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", prepare, "sh", helpers],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert holder.stdout.readline() == "ready\n"
-    yield ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--wd=/", "--"]
+    prefix = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--wd=/", "--"]
+    yield prefix
+    # A FUSE process would keep the namespace, and so the card, alive.
+    images.call(*prefix, "umount", "--recursive", "/mnt")
     holder.stdin.close()
     holder.wait()
 
@@ -215,6 +222,14 @@ def run_module(start_module):
         return Run(process, *process.communicate())
 
     return run
+
+
+@pytest.fixture
+def written(card, run_module, copy_options):
+    """A card with the image on it, as card_write leaves it."""
+    run = run_module("card_write", device=card.device, **copy_options)
+    assert not run.failed, run.message
+    return card
 
 
 @pytest.fixture

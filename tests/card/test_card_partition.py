@@ -11,13 +11,6 @@ GROWN = 48 * MIB
 
 
 @pytest.fixture
-def written(card, run_module, copy_options):
-    run = run_module("card_write", device=card.device, **copy_options)
-    assert not run.failed, run.message
-    return card
-
-
-@pytest.fixture
 def partition(run_module):
     """Run card_partition on a card with the image's values."""
 

@@ -10,14 +10,6 @@ from . import image as images
 from .conftest import MIB
 
 
-@pytest.fixture
-def written(card, run_module, copy_options):
-    """A card with the image on it."""
-    run = run_module("card_write", device=card.device, **copy_options)
-    assert not run.failed, run.message
-    return card
-
-
 def test_card_with_the_image_passes(written, run_module, check_options):
     run = run_module("card_verify", device=written.device, **check_options)
     assert not run.failed, run.message
