@@ -2,33 +2,32 @@
 
 An environment is a folder with the image (zstd), its block map (bmaptool's format) and
 `environment.yml`, which says what the image is and how it is laid out. Environments of other
-formats are converted before they come here; what differs per family is in FAMILIES' users, by name.
+formats are converted before they come here. A family is a way to configure a system.
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass, fields
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 import yaml
 
+from piseduce_runner.disk_image import SECTOR, read_partition_table
 from piseduce_runner.errors import UserError
 
 DESCRIPTION = "environment.yml"
-SECTOR = 512  # bytes; the unit of an MBR, whatever the device
 FAMILIES = ("raspbian",)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DISK_ID = re.compile(r"0x[0-9a-f]{8}")
-FAT_TYPES = ("4", "6", "b", "c", "e")  # MBR partition types; the last three: FAT32, LBA
-LINUX_TYPE = "83"
+PRIMARY_PAIRS = [set(pair) for pair in combinations(range(1, 5), 2)]  # an MBR has four
 # 1-19 differ little in size on a system image and much in time, and the manager may be a Pi.
 ZSTD_LEVEL = "-3"
 TOOLS = {"sfdisk": "fdisk", "zstd": "zstd", "bmaptool": "bmap-tools"}  # command: Debian package
@@ -185,45 +184,6 @@ def create_from_raw_image(
     return load(folder)
 
 
-def read_partition_table(image: Path) -> dict[str, str | int]:
-    """The layout keys of environment.yml, from the MBR of a raw disk image.
-
-    Raises UserError if this is not an MBR with a FAT and a Linux partition that lie in the file.
-    """
-    done = subprocess.run(
-        ["sfdisk", "--json", str(image)], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise UserError(f"{image}: not a disk image: it has no partition table")
-    table = json.loads(done.stdout)["partitiontable"]
-    if table["label"] != "dos":
-        raise UserError(
-            f"{image}: its partition table is {table['label'].upper()}; "
-            "the Raspberry Pi's images have an MBR (DOS) table"
-        )
-    partitions = sorted(table.get("partitions", []), key=lambda partition: partition["start"])
-    types = [partition["type"] for partition in partitions]
-    if len(types) != 2 or types[0] not in FAT_TYPES or types[1] != LINUX_TYPE:
-        raise UserError(
-            f"{image}: expected a FAT boot partition and a Linux root partition, "
-            f"found {len(types)} partition(s)" + (f" of type {', '.join(types)}" if types else "")
-        )
-    end = max(partition["start"] + partition["size"] for partition in partitions) * SECTOR
-    size = image.stat().st_size
-    if end > size:
-        raise UserError(
-            f"{image}: truncated: its partitions end at {end} bytes, the file has only {size}"
-        )
-    layout: dict[str, str | int] = {"disk_id": table["id"]}
-    for role, partition in zip(("boot", "root"), partitions, strict=True):
-        # "/path/to/image.img2", or "...p2" after a digit
-        number = partition["node"].removeprefix(table["device"]).removeprefix("p")
-        layout[f"{role}_partition"] = int(number)
-        layout[f"{role}_start_sector"] = partition["start"]
-        layout[f"{role}_sectors"] = partition["size"]
-    return layout
-
-
 def _read_mapping(file: Path) -> dict[str, object]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -256,27 +216,34 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
 
 def _check_layout(file: Path, env: Environment) -> None:
     path = PurePosixPath(env.boot_directory)
-    problems = {
-        f"family {env.family!r} is unknown (known: {', '.join(FAMILIES)})": env.family
-        not in FAMILIES,
-        f"name is {env.name!r}, but the folder's is {env.folder.name!r}": env.name
-        != env.folder.name,
-        f"boot_directory {env.boot_directory!r} is not a plain absolute path": (
-            not path.is_absolute() or ".." in path.parts or str(path) != env.boot_directory
+    for found, problem in (
+        (
+            env.family not in FAMILIES,
+            f"family {env.family!r} is unknown (known: {', '.join(FAMILIES)})",
         ),
-        "mapped_bytes is more than image_bytes": env.mapped_bytes > env.image_bytes,
-        "boot_partition and root_partition must be two of 1 to 4": (
-            env.boot_partition == env.root_partition
-            or max(env.boot_partition, env.root_partition) > 4
+        (
+            env.name != env.folder.name,
+            f"name is {env.name!r}, but the folder's is {env.folder.name!r}",
         ),
-        "the boot partition does not end before the root partition starts": (
-            env.boot_start_sector + env.boot_sectors > env.root_start_sector
+        (
+            not path.is_absolute() or ".." in path.parts or str(path) != env.boot_directory,
+            f"boot_directory {env.boot_directory!r} is not a plain absolute path",
         ),
-        "the root partition does not end within the image": (
-            (env.root_start_sector + env.root_sectors) * SECTOR > env.image_bytes
+        (env.image == env.block_map, "image and block_map are the same file"),
+        (env.mapped_bytes > env.image_bytes, "mapped_bytes is more than image_bytes"),
+        (
+            {env.boot_partition, env.root_partition} not in PRIMARY_PAIRS,
+            "boot_partition and root_partition must be two of 1 to 4",
         ),
-    }
-    for problem, found in problems.items():
+        (
+            env.boot_start_sector + env.boot_sectors > env.root_start_sector,
+            "the boot partition does not end before the root partition starts",
+        ),
+        (
+            (env.root_start_sector + env.root_sectors) * SECTOR > env.image_bytes,
+            "the root partition does not end within the image",
+        ),
+    ):
         if found:
             raise UserError(f"{file}: {problem}")
 

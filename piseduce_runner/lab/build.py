@@ -8,7 +8,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,8 +27,10 @@ from piseduce_runner.lab import (
     build_tree,
 )
 from piseduce_runner.lab.build_sources import Release
+from piseduce_runner.lab.build_tree import Workshop
 
 PACKAGE = Path(build_tree.__file__).resolve().parent
+SCRATCH = ".building-"
 NEEDED_BYTES = 2 * 1024**3  # two trees, the raw image, downloads
 TOOLS = {  # command: Debian package
     "mmdebstrap": "mmdebstrap",
@@ -58,20 +61,7 @@ class _Part:
     name: str
     title: str
     recipe: tuple[str, ...]  # files and folders below this package, for the digest
-    build: Callable[[Path, "_Build"], None]
-
-
-@dataclass(frozen=True)
-class _Build:
-    release: Release
-    cache: Path
-
-    @property
-    def debs(self) -> Path:
-        return self.cache / "debs"
-
-    def log(self, name: str) -> Path:
-        return self.cache / f"{name}.log"
+    build: Callable[[Path, Workshop], None]
 
 
 def ensure_artifacts(cache: Path, report: Report) -> Artifacts:
@@ -87,7 +77,7 @@ def ensure_artifacts(cache: Path, report: Report) -> Artifacts:
         missing = {part: place for part, place in places.items() if not place.is_dir()}
         if missing:
             _check_host(cache)
-            _build_all(missing, _Build(release, cache), report)
+            _build_all(missing, Workshop(release, cache), report)
     deploy_os, boot_files, environment, apt = places.values()
     return Artifacts(deploy_os, boot_files, environment / _environment_name(release), apt)
 
@@ -100,32 +90,35 @@ def _parts(release: Release) -> tuple[_Part, ...]:
             "deploy-os",
             "the deploy OS",
             (*tree, "build_deploy_os.py", "recipe/deploy-os"),
-            _deploy_os,
+            build_deploy_os.build_deploy_os,
         ),
         _Part("boot-files", "the network boot files", ("build_boot_files.py",), _boot_files),
         _Part(
             "environment",
             f"the sample environment {_environment_name(release)}",
-            (*tree, *package, "build_image.py", "recipe/image", "../environments.py"),
+            (
+                *tree,
+                *package,
+                "build_image.py",
+                "recipe/image",
+                "../environments.py",
+                "../disk_image.py",
+            ),
             _environment,
         ),
         _Part("apt", "the APT repository", package, _apt),
     )
 
 
-def _deploy_os(target: Path, build: _Build) -> None:
-    build_deploy_os.build_deploy_os(target, build.release, build.debs, build.log("deploy-os"))
-
-
-def _boot_files(target: Path, build: _Build) -> None:
+def _boot_files(target: Path, workshop: Workshop) -> None:
     build_boot_files.build_nfs_boot_files(target)
 
 
-def _environment(target: Path, build: _Build) -> None:
+def _environment(target: Path, workshop: Workshop) -> None:
     target.mkdir()
     image = target / "image.img"
-    build_image.build_image(image, build.release, build.debs, build.log("environment"))
-    name = _environment_name(build.release)
+    build_image.build_image(image, workshop)
+    name = _environment_name(workshop.release)
     create_from_raw_image(
         image,
         target / name,
@@ -137,7 +130,7 @@ def _environment(target: Path, build: _Build) -> None:
     image.unlink()
 
 
-def _apt(target: Path, build: _Build) -> None:
+def _apt(target: Path, workshop: Workshop) -> None:
     build_apt.build_repository(target)
 
 
@@ -155,27 +148,33 @@ def _digest(part: _Part, release: Release) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build_all(missing: dict[_Part, Path], build: _Build, report: Report) -> None:
+def _build_all(missing: dict[_Part, Path], workshop: Workshop, report: Report) -> None:
     """Build the parts side by side: each of the two large ones keeps one processor busy."""
-    for leftover in build.cache.glob(".building-*"):  # ours: we hold the lock
-        shutil.rmtree(leftover)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        jobs = [pool.submit(_build_one, *item, build, report) for item in missing.items()]
-    for job in jobs:
-        job.result()
-
-
-def _build_one(part: _Part, place: Path, build: _Build, report: Report) -> None:
-    report(f"building {part.title}")
-    scratch = build.cache / f".building-{part.name}"
+    for leftover in workshop.cache.glob(f"{SCRATCH}*"):  # of a killed build: we hold the lock
+        shutil.rmtree(leftover, ignore_errors=True)  # its mmdebstrap may still be writing
+    mask = os.umask(0o022)  # other users' daemons serve these files
     try:
-        part.build(scratch, build)
-        scratch.rename(place)
-    except subprocess.CalledProcessError as error:
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            jobs = [pool.submit(_build_one, *item, workshop, report) for item in missing.items()]
+        for job in jobs:
+            job.result()
+    finally:
+        os.umask(mask)
+
+
+def _build_one(part: _Part, place: Path, workshop: Workshop, report: Report) -> None:
+    started = time.monotonic()
+    report(f"building {part.title}")
+    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{part.name}-", dir=workshop.cache))
+    try:
+        part.build(scratch / place.name, workshop)
+        build_tree.run("sync", "-f", scratch)  # complete after a crash of the machine, too
+        (scratch / place.name).rename(place)
+    except OSError as error:
         raise UserError(f"building {part.title} failed: {error}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)  # gone already if all went well
-    report(f"{part.title}: built")
+        shutil.rmtree(scratch, ignore_errors=True)
+    report(f"{part.title}: built in {time.monotonic() - started:.0f} s")
 
 
 def _check_host(cache: Path) -> None:

@@ -5,12 +5,11 @@ them: an upgrade brings that file back, and whoever upgrades a node must know it
 """
 
 import hashlib
-import subprocess
 import tempfile
 from pathlib import Path
 
 from piseduce_runner.lab.build_boot_files import BOOTCODE_BYTES, deterministic_bytes
-from piseduce_runner.lab.build_tree import RECIPE
+from piseduce_runner.lab.build_tree import RECIPE, run
 
 NAME = "pi-boot-sample"
 INSTALLED, NEWER = "1.0", "1.1"
@@ -31,11 +30,7 @@ def build_package(version: str, folder: Path) -> Path:
     (files / f"{NAME}.txt").write_text(f"{NAME} {version}\n", encoding="ascii")
     (files / "bootcode.bin").write_bytes(deterministic_bytes("bootcode.bin", BOOTCODE_BYTES))
     deb = folder / f"{NAME}_{version}_all.deb"
-    subprocess.run(
-        ["dpkg-deb", "--build", "--root-owner-group", "-Zgzip", str(tree), str(deb)],
-        check=True,
-        capture_output=True,
-    )
+    run("dpkg-deb", "--build", "--root-owner-group", "-Zgzip", tree, deb)
     return deb
 
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from piseduce_runner.lab.build_sources import Release
-from piseduce_runner.lab.build_tree import add_recipe, bootstrap, busybox_init
+from piseduce_runner.lab.build_tree import Workshop, add_recipe, bootstrap, busybox_init
 
 PACKAGES = [
     "busybox-static",
@@ -23,12 +22,12 @@ PACKAGES = [
 ]
 
 
-def build_deploy_os(target: Path, release: Release, debs: Path, log: Path) -> None:
+def build_deploy_os(target: Path, workshop: Workshop) -> None:
     """Build the tree at `target`: hostname `nfspi`, sshd for keys only; no key of any kind inside.
 
     A lab lays its own host key and authorized_keys over it.
     """
-    bootstrap(target, PACKAGES, release, debs, log)
+    bootstrap(target, PACKAGES, workshop, "deploy-os.log")
     add_recipe(target, "common")
     add_recipe(target, "deploy-os")
     busybox_init(target)

@@ -6,14 +6,19 @@ that its holes are exactly the blocks that no file system ever wrote; a block ma
 
 import os
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from piseduce_runner.lab.build_apt import INSTALLED, build_package
 from piseduce_runner.lab.build_boot_files import write_boot_files
-from piseduce_runner.lab.build_sources import Release
-from piseduce_runner.lab.build_tree import add_recipe, bootstrap, busybox_init, run_in
+from piseduce_runner.lab.build_tree import (
+    Workshop,
+    add_recipe,
+    bootstrap,
+    busybox_init,
+    run,
+    run_in,
+)
 
 PACKAGES = [
     "busybox-static",
@@ -50,11 +55,11 @@ PARTUUID={DISK_ID:08x}-02  /               ext4    defaults,noatime  0       1
 WANTED = "etc/systemd/system/multi-user.target.wants"
 
 
-def build_image(image: Path, release: Release, debs: Path, log: Path) -> None:
+def build_image(image: Path, workshop: Workshop) -> None:
     """Build the raw image; `image`'s folder takes the scratch files, which are removed."""
     tree = image.with_name("image-root")
     boot = image.with_name("image-boot")
-    bootstrap(tree, PACKAGES, release, debs, log)
+    bootstrap(tree, PACKAGES, workshop, "environment.log")
     _configure(tree)
     (tree / "boot/firmware").rename(boot)
     (tree / "boot/firmware").mkdir()
@@ -96,23 +101,23 @@ def write_image(image: Path, boot: Path, root: Path) -> None:
         f"start={BOOT_START // SECTOR}, size={BOOT_BYTES // SECTOR}, type=c, bootable\n"
         f"start={ROOT_START // SECTOR}, size={root_bytes // SECTOR}, type=83\n"
     )
-    _run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", image, stdin=table)
+    run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", image, stdin=table)
     _write_boot(image, boot)
     _write_root(image, root, root_bytes)
 
 
 def _write_boot(image: Path, boot: Path) -> None:
     sector = BOOT_START // SECTOR
-    _run(
+    run(
         *("mkfs.vfat", "-F", "32", "-s", "1", "-n", "bootfs", "-h", str(sector)),
         *(f"--offset={sector}", "--invariant", image, str(BOOT_BYTES // 1024)),
     )
-    _run("mcopy", "-s", "-m", "-i", f"{image}@@{BOOT_START}", *sorted(boot.iterdir()), "::")
+    run("mcopy", "-s", "-m", "-i", f"{image}@@{BOOT_START}", *sorted(boot.iterdir()), "::")
 
 
 def _write_root(image: Path, root: Path, size: int) -> None:
     options = f"offset={ROOT_START},hash_seed={HASH_SEED},lazy_itable_init=1,nodiscard"
-    _run(
+    run(
         *("mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-i", "16384", "-L", "rootfs"),
         *("-U", ROOT_UUID, "-J", f"size={JOURNAL_MIB}", "-E", options, "-d", root),
         *(image, f"{size // 1024}k"),
@@ -126,7 +131,7 @@ def _map_journal(image: Path) -> None:
     The journal is the one place where ext4 reads blocks it has not written since mkfs: left out of
     the copy, a card's old journal (same image, same UUID, same sequence numbers) could be replayed.
     """
-    listing = _run("debugfs", "-R", "blocks <8>", f"{image}?offset={ROOT_START}")
+    listing = run("debugfs", "-R", "blocks <8>", f"{image}?offset={ROOT_START}")
     with image.open("r+b") as file:
         for block in map(int, listing.split()):
             at = ROOT_START + block * BLOCK
@@ -135,20 +140,6 @@ def _map_journal(image: Path) -> None:
 
 def _root_bytes(root: Path) -> int:
     """Room for the tree, the journal, metadata and about as much again for work, in whole 4 MiB."""
-    used = int(_run("du", "-s", "--block-size=1", root).split()[0])
+    used = int(run("du", "-s", "--block-size=1", root).split()[0])
     unit = 4 * MIB
     return (used * 3 // 2 + 128 * MIB + unit - 1) // unit * unit
-
-
-def _run(*command: object, stdin: str = "") -> str:
-    done = subprocess.run(
-        [str(part) for part in command],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"LC_ALL": "C.UTF-8", "MTOOLS_SKIP_CHECK": "1"},
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{command[0]} ended with {done.returncode}: {done.stderr.strip()}")
-    return done.stdout

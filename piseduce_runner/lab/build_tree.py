@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from piseduce_runner.errors import UserError
@@ -14,14 +15,47 @@ RECIPE = Path(__file__).resolve().parent / "recipe"
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
-def bootstrap(tree: Path, packages: list[str], release: Release, debs: Path, log: Path) -> None:
+@dataclass(frozen=True)
+class Workshop:
+    """What the builds of one cache share."""
+
+    release: Release
+    cache: Path
+
+    @property
+    def debs(self) -> Path:
+        """Downloaded packages, for this build and the next."""
+        return self.cache / "debs"
+
+
+def run(*command: object, stdin: str = "") -> str:
+    """Run a tool and return what it printed. Raises UserError with its last words."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"LC_ALL": "C.UTF-8", "MTOOLS_SKIP_CHECK": "1"},
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(
+            f"building the lab's systems failed: {words[0]} ended with {done.returncode}: {last}"
+        )
+    return done.stdout
+
+
+def bootstrap(tree: Path, packages: list[str], workshop: Workshop, log_name: str) -> None:
     """Install Debian with `packages` into the new folder `tree`, without its build traces.
 
-    `debs` is a folder of downloaded packages that grows and is shared by all trees. What mmdebstrap
-    says goes to the file `log`. Raises UserError with mmdebstrap's own complaint if it fails.
+    What mmdebstrap says goes to the file `log_name` in the cache. Raises UserError with
+    mmdebstrap's own complaint if it fails.
     """
-    debs.mkdir(parents=True, exist_ok=True)
-    store = shlex.quote(str(debs))
+    release, log = workshop.release, workshop.cache / log_name
+    workshop.debs.mkdir(exist_ok=True)
+    store = shlex.quote(str(workshop.debs))
     sources = tree.with_name(tree.name + ".sources")
     sources.write_text(debian_sources(release.codename), encoding="utf-8")
     options = tree.with_name(tree.name + ".apt.conf")
@@ -90,19 +124,8 @@ def busybox_init(tree: Path) -> None:
 
 
 def run_in(tree: Path, *command: str) -> None:
-    """Run a command in the tree (chroot)."""
-    done = subprocess.run(
-        ["chroot", str(tree), *command],
-        capture_output=True,
-        text=True,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
-        check=False,
-    )
-    if done.returncode != 0:
-        raise UserError(
-            f"building the lab's Debian failed: `{shlex.join(command)}` in {tree} "
-            f"ended with {done.returncode}: {done.stderr.strip()[-300:]}"
-        )
+    """Run a command in the tree (chroot). Raises UserError."""
+    run("chroot", tree, "/usr/bin/env", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", *command)
 
 
 def _complaint(log: Path) -> str:

@@ -30,13 +30,17 @@ class OpenFile:
     content: bytearray | None = None
     dirty: bool = False
     removed: bool = False
-    mtime: float | None = None  # to be written with the content; None: now
+    mtime: float | None = None  # of the content held here; None: now
 
 
 class Fat(Operations):
-    """The file system's operations, as libfuse 2 names them; paths are absolute."""
+    """The file system's operations, as libfuse 2 names them; paths are absolute.
+
+    The path of a file that was removed while open is None: its handle must do.
+    """
 
     use_ns = True
+    flag_nullpath_ok = True
 
     def __init__(self, device: str) -> None:
         self._device = device
@@ -48,15 +52,16 @@ class Fat(Operations):
     # Looking
 
     def getattr(self, path, fh=None):
-        entry = self._entry(path)
-        file = self._open.get(path.casefold())
-        size = entry.size
-        mtime = entry.mtime
+        file = self._handles[fh] if fh else self._open.get(path.casefold())
         if file and file.content is not None:
-            size = len(file.content)
-            mtime = time.time() if file.dirty and file.mtime is None else file.mtime or mtime
+            size, mtime, is_folder = len(file.content), file.mtime, False
+            if mtime is None:
+                mtime = time.time()
+        else:
+            entry = self._entry(path)
+            size, mtime, is_folder = entry.size, entry.mtime, entry.is_folder
         return {
-            "st_mode": (stat.S_IFDIR if entry.is_folder else stat.S_IFREG) | MODE,
+            "st_mode": (stat.S_IFDIR if is_folder else stat.S_IFREG) | MODE,
             "st_nlink": 1,
             "st_size": size,
             "st_blocks": -(-size // self._volume.cluster_bytes) * self._volume.cluster_bytes // 512,
@@ -114,9 +119,11 @@ class Fat(Operations):
 
     def flush(self, path, fh):
         file = self._handles[fh]
+        if file.dirty and file.mtime is None:
+            file.mtime = time.time()
         if file.dirty and not file.removed:
             self._store(file.path, bytes(file.content), file.mtime)
-        file.dirty, file.mtime = False, None
+        file.dirty = False
 
     def fsync(self, path, datasync, fh):
         self.flush(path, fh)
@@ -145,8 +152,8 @@ class Fat(Operations):
 
     def unlink(self, path):
         self._entry(path)
-        self._mtools("mdel", f"::{path}")
         self._forget_open(path)
+        self._mtools("mdel", f"::{path}")
 
     def mkdir(self, path, mode):
         self._mtools("mmd", f"::{path}")
@@ -210,8 +217,9 @@ class Fat(Operations):
         return entry
 
     def _forget_open(self, path: str) -> None:
-        """Who still has the file open that was at `path` must not write it back."""
+        """Who has the file at `path` open keeps its content, and must not write it back."""
         if file := self._open.pop(path.casefold(), None):
+            self._content(file)
             file.removed = True
 
     def _content(self, file: OpenFile) -> bytearray:

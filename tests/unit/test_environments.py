@@ -1,0 +1,361 @@
+"""Environments: made from raw images, read back strictly."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import ansible.module_utils
+import pytest
+import raw_image
+import yaml
+
+from piseduce_runner.environments import (
+    Environment,
+    create_from_raw_image,
+    find,
+    list_environments,
+    load,
+    verify_files,
+)
+from piseduce_runner.errors import UserError
+from piseduce_runner.paths import ansible_dir
+
+ansible.module_utils.__path__.append(str(ansible_dir() / "module_utils"))
+from ansible.module_utils import piseduce_bmap  # noqa: E402 (found through the line above)
+
+ARGUMENTS = {
+    "name": "sample-1.0",
+    "family": "raspbian",
+    "login": "pi",
+    "boot_directory": "/boot/firmware",
+}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return raw_image.make_raw_image(tmp_path_factory.mktemp("raw") / "disk.img")
+
+
+@pytest.fixture(scope="module")
+def made(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    folder = tmp_path_factory.mktemp("environments") / "sample-1.0"
+    return create_from_raw_image(image, folder, **ARGUMENTS)
+
+
+@pytest.fixture
+def folder(made: Environment, tmp_path: Path) -> Path:
+    """A copy of the environment that a test may damage."""
+    return Path(shutil.copytree(made.folder, tmp_path / made.name))
+
+
+def change(folder: Path, **values: object) -> None:
+    """Rewrite environment.yml with other values; None removes the key."""
+    file = folder / "environment.yml"
+    content = yaml.safe_load(file.read_text()) | values
+    file.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}))
+
+
+def test_an_environment_describes_its_image(made: Environment, image: Path) -> None:
+    packed = (made.folder / "image.img.zst").read_bytes()
+    block_map = (made.folder / "image.bmap").read_bytes()
+    assert made == Environment(
+        folder=made.folder,
+        **ARGUMENTS,
+        image="image.img.zst",
+        block_map="image.bmap",
+        image_bytes=raw_image.SECTORS * 512,
+        mapped_bytes=made.mapped_bytes,
+        compressed_bytes=len(packed),
+        compressed_sha256=hashlib.sha256(packed).hexdigest(),
+        block_map_sha256=hashlib.sha256(block_map).hexdigest(),
+        disk_id=raw_image.DISK_ID,
+        boot_partition=1,
+        boot_start_sector=raw_image.BOOT_START,
+        boot_sectors=raw_image.BOOT_SECTORS,
+        root_partition=2,
+        root_start_sector=raw_image.ROOT_START,
+        root_sectors=raw_image.ROOT_SECTORS,
+    )
+    unpacked = subprocess.run(["zstd", "-dc"], input=packed, capture_output=True).stdout
+    assert unpacked == image.read_bytes()
+
+
+def test_the_block_map_covers_all_that_is_not_zero(made: Environment, image: Path) -> None:
+    content = bytearray(image.read_bytes())
+    block_map = piseduce_bmap.parse((made.folder / "image.bmap").read_bytes())
+    for start, end, digest in block_map.ranges:
+        assert hashlib.sha256(content[start:end]).hexdigest() == digest
+        content[start:end] = bytes(end - start)
+    assert content.count(0) == len(content)
+    assert block_map.image_bytes == made.image_bytes
+    assert block_map.mapped_bytes == made.mapped_bytes
+    assert 0 < made.mapped_bytes < made.image_bytes
+
+
+def test_others_may_read_an_environment_whatever_the_umask(image: Path, tmp_path: Path) -> None:
+    mask = os.umask(0o077)
+    try:
+        folder = create_from_raw_image(image, tmp_path / "sample-1.0", **ARGUMENTS).folder
+    finally:
+        os.umask(mask)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
+
+
+def test_an_image_whose_name_ends_in_a_digit_is_read(image: Path, tmp_path: Path) -> None:
+    shutil.copy(image, tmp_path / "disk1")
+    env = create_from_raw_image(tmp_path / "disk1", tmp_path / "sample-1.0", **ARGUMENTS)
+    assert (env.boot_partition, env.root_partition) == (1, 2)
+
+
+def test_sound_files_pass_verification(folder: Path) -> None:
+    verify_files(load(folder))
+
+
+@pytest.mark.parametrize("name", ["image.img.zst", "image.bmap"])
+def test_a_flipped_bit_is_found(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    env = load(folder)  # sizes are right
+    with pytest.raises(UserError, match=rf"{name}: its SHA-256 is not the one"):
+        verify_files(env)
+
+
+# Bad images
+
+
+def not_an_image(place: Path) -> Path:
+    place.write_text("hello\n" * 1000)
+    return place
+
+
+def empty(place: Path) -> Path:
+    place.touch()
+    return place
+
+
+def folder_instead(place: Path) -> Path:
+    place.mkdir()
+    return place
+
+
+def gpt(place: Path) -> Path:
+    return raw_image.partition(place, "label: gpt\nsize=16384\nsize=16384\n")
+
+
+def no_partition(place: Path) -> Path:
+    return raw_image.partition(place, "label: dos\n")
+
+
+def one_partition(place: Path) -> Path:
+    return raw_image.partition(place, "label: dos\nstart=2048, size=16384, type=c\n")
+
+
+def three_partitions(place: Path) -> Path:
+    table = raw_image.TABLE + "start=51200, size=2048, type=83\n"
+    return raw_image.partition(place, table, raw_image.SECTORS + 2048)
+
+
+def root_first(place: Path) -> Path:
+    table = raw_image.TABLE.replace("type=c", "type=X").replace("type=83", "type=c")
+    return raw_image.partition(place, table.replace("type=X", "type=83"))
+
+
+def truncated(place: Path) -> Path:
+    raw_image.partition(place, raw_image.TABLE)
+    os.truncate(place, raw_image.SECTORS * 512 - 4096)
+    return place
+
+
+def odd_end(place: Path) -> Path:
+    raw_image.partition(place, raw_image.TABLE)
+    os.truncate(place, raw_image.SECTORS * 512 + 100)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (not_an_image, "not a disk image: it has no partition table"),
+        (empty, "not a disk image: it has no partition table"),
+        (folder_instead, "no such image file"),
+        (lambda place: place, "no such image file"),
+        (gpt, "its partition table is GPT"),
+        (no_partition, r"found 0 partition\(s\)"),
+        (one_partition, r"found 1 partition\(s\) of type c"),
+        (three_partitions, r"found 3 partition\(s\) of type c, 83, 83"),
+        (root_first, r"found 2 partition\(s\) of type 83, c"),
+        (truncated, "truncated: its partitions end at 26214400 bytes, the file has only 26210304"),
+        (odd_end, "truncated: 26214500 bytes are no whole number of sectors"),
+    ],
+)
+def test_a_bad_image_is_refused_in_one_line_and_leaves_nothing(
+    make: Callable[[Path], Path], complaint: str, tmp_path: Path
+) -> None:
+    image = make(tmp_path / "bad.img")
+    place = tmp_path / "environments"
+    place.mkdir()
+    with pytest.raises(UserError, match=rf"bad\.img: .*{complaint}") as caught:
+        create_from_raw_image(image, place / "sample-1.0", **ARGUMENTS)
+    assert "\n" not in str(caught.value)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "complaint"),
+    [
+        ("family", "raspbain", "family 'raspbain' is unknown"),
+        ("login", "Pi; reboot", "login: 'Pi; reboot' is not of the form"),
+        ("boot_directory", "boot", "boot_directory 'boot' is not a plain absolute path"),
+        ("boot_directory", "/boot/../etc", "is not a plain absolute path"),
+        ("name", "other", "the folder must be named as the environment, 'other'"),
+    ],
+)
+def test_a_bad_argument_is_refused_and_leaves_nothing(
+    argument: str, value: str, complaint: str, image: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=complaint):
+        create_from_raw_image(image, tmp_path / "sample-1.0", **ARGUMENTS | {argument: value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tool_that_fails_leaves_nothing(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools, place = tmp_path / "tools", tmp_path / "environments"
+    tools.mkdir()
+    place.mkdir()
+    (tools / "bmaptool").write_text("#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n")
+    (tools / "bmaptool").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match="^bmaptool failed: No space left on device$"):
+        create_from_raw_image(image, place / "sample-1.0", **ARGUMENTS)
+    assert list(place.iterdir()) == []
+
+
+def test_a_missing_tool_is_named_with_its_package(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sfdisk").symlink_to(shutil.which("sfdisk"))
+    (tmp_path / "zstd").symlink_to(shutil.which("zstd"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"bmaptool is not installed \(Debian package bmap-tools\)"):
+        create_from_raw_image(image, tmp_path / "sample-1.0", **ARGUMENTS)
+
+
+def test_an_existing_environment_is_left_alone(image: Path, folder: Path) -> None:
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    with pytest.raises(UserError, match="already exists"):
+        create_from_raw_image(image, folder, **ARGUMENTS)
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+
+
+# Bad environments
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"colour": "red"}, "unknown key 'colour'"),
+        ({"login": None}, "key 'login' is missing"),
+        ({"image_bytes": "26214400"}, "image_bytes must be a whole number, not '26214400'"),
+        ({"boot_partition": True}, "boot_partition must be a whole number, not True"),
+        ({"boot_sectors": 16384.0}, "boot_sectors must be a whole number, not 16384.0"),
+        ({"disk_id": 0x5EED0001}, r"disk_id must be a text \(in quotes\), not 1592590337"),
+        ({"disk_id": "0x5EED0001"}, "disk_id: '0x5EED0001' is not of the form"),
+        ({"root_sectors": 0}, "root_sectors must be positive, not 0"),
+        ({"mapped_bytes": -1}, "mapped_bytes must be positive, not -1"),
+        ({"name": "Sample"}, "name: 'Sample' is not of the form"),
+        ({"name": "other"}, "name is 'other', but the folder's is 'sample-1.0'"),
+        ({"family": "plan9"}, "family 'plan9' is unknown"),
+        ({"image": "../image.img.zst"}, "image: '../image.img.zst' is not of the form"),
+        ({"block_map": "image.img.zst"}, "image and block_map are the same file"),
+        ({"compressed_sha256": "abc"}, "compressed_sha256: 'abc' is not of the form"),
+        ({"mapped_bytes": 26214401}, "mapped_bytes is more than image_bytes"),
+        ({"root_partition": 1}, "must be two of 1 to 4"),
+        ({"root_partition": 5}, "must be two of 1 to 4"),
+        ({"boot_sectors": 16385}, "boot partition does not end before the root partition starts"),
+        ({"root_sectors": 32769}, "root partition does not end within the image"),
+    ],
+)
+def test_a_wrong_description_is_refused_with_the_file_and_the_key(
+    values: dict[str, object], complaint: str, folder: Path
+) -> None:
+    change(folder, **values)
+    with pytest.raises(UserError, match=rf"sample-1\.0/environment\.yml: .*{complaint}") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"name: [", "not YAML"),
+        (b"\xff\xfe", "not YAML"),
+        (b"- name\n", "expected a mapping"),
+        (b"", "expected a mapping"),
+    ],
+)
+def test_a_description_that_is_no_mapping_is_refused(
+    content: bytes, complaint: str, folder: Path
+) -> None:
+    (folder / "environment.yml").write_bytes(content)
+    with pytest.raises(UserError, match=rf"environment\.yml: {complaint}") as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_description_is_no_environment(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"{tmp_path} is not an environment"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["image.img.zst", "image.bmap"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}: no such file, but environment\.yml names it"):
+        load(folder)
+
+
+def test_a_truncated_image_is_found_without_reading_it(folder: Path) -> None:
+    size = (folder / "image.img.zst").stat().st_size
+    os.truncate(folder / "image.img.zst", size - 1)
+    complaint = rf"image\.img\.zst: has {size - 1} bytes, but environment\.yml says {size}"
+    with pytest.raises(UserError, match=complaint):
+        load(folder)
+
+
+# Many
+
+
+def test_environments_are_listed_by_name_without_work_in_hand(folder: Path) -> None:
+    shutil.copytree(folder, folder.parent / "another")
+    change(folder.parent / "another", name="another")
+    (folder.parent / ".sample-1.0.x7y").mkdir()
+    (folder.parent / "notes.txt").touch()
+    names = [env.name for env in list_environments(folder.parent)]
+    assert names == ["another", "sample-1.0"]
+
+
+def test_a_damaged_environment_does_not_pass_the_listing(folder: Path) -> None:
+    (folder.parent / "broken").mkdir()
+    with pytest.raises(UserError, match="broken is not an environment"):
+        list_environments(folder.parent)
+
+
+def test_a_site_without_environments_has_none(tmp_path: Path) -> None:
+    assert list_environments(tmp_path / "environments") == []
+
+
+def test_an_environment_is_found_by_its_name(folder: Path) -> None:
+    assert find(folder.parent, "sample-1.0") == load(folder)
+
+
+@pytest.mark.parametrize("name", ["sample", "../sample-1.0", "", "sample-1.0/"])
+def test_an_unknown_name_is_refused_with_those_there_are(folder: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"unknown environment .*: sample-1\.0$"):
+        find(folder.parent, name)
