@@ -243,13 +243,14 @@ class AnsibleRun:
 
 
 class _Data(str):
-    """Text that is data and nothing else."""
+    """Text that could be taken for a template, but is data and nothing else."""
 
 
 class _DataDumper(yaml.SafeDumper):
-    """Tags text with `!unsafe`, so that Ansible never takes it for a template.
+    """Tags text with a brace in it with `!unsafe`, so that Ansible takes it for no template.
 
-    A user's words are in it: braces in the comment of an SSH key must not run on the manager.
+    A user's words are among the variables: braces in the comment of an SSH key must not run on the
+    manager. Other text must not be tagged: Ansible would read `!unsafe "0x12"` as a number.
     """
 
 
@@ -260,7 +261,7 @@ _DataDumper.add_representer(
 
 def _as_data(value: Any) -> Any:
     if isinstance(value, str):
-        return _Data(value)
+        return _Data(value) if "{" in value else value
     if isinstance(value, dict):
         return {key: _as_data(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -32,7 +32,9 @@ _MIB = 1024**2
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=not Console().is_terminal)
+    """A terminal's own width; elsewhere lines are as long as they need to be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=1000)
 
 
 def _print_json(value: Any) -> None:
@@ -267,7 +269,7 @@ class _PlainView:
         words = view.state if view.status is Status.IN_PROGRESS else view.status.value
         percent = f" {view.percent} %" if view.percent and view.status is Status.IN_PROGRESS else ""
         reason = f": {view.reason}" if view.reason else ""
-        stamp = time.strftime("%H:%M:%S", time.localtime(view.since))
+        stamp = time.strftime("%H:%M:%S")
         click.echo(f"{stamp} {view.node} {words}{percent}{reason}")
 
 

@@ -117,6 +117,13 @@ def test_what_a_module_remembers_is_reported_and_a_users_braces_stay_braces(star
     assert {event.facts["text"] for event in remembered} == {text}
 
 
+@pytest.mark.parametrize("text", ["0xc0ffee01", "12345678", "yes", "1e3", "~", "{7}", "a: b #c"])
+def test_text_stays_text(start, text):
+    _, next_event = start("remembers", deployment={"text": text})
+    remembered = [event for event in gather(next_event) if isinstance(event, Remembered)]
+    assert [event.facts["text"] for event in remembered] == [text, text]
+
+
 def test_a_node_is_ended_alone_and_its_command_with_it(start):
     run, next_event = start("hangs_b", "fine")
     assert next_event() == StateProven(run, "a", 0)
