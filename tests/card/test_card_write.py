@@ -80,6 +80,15 @@ def test_partitions_of_the_last_system_are_not_seen_any_more(card, run_module, c
     assert int(images.call("blockdev", "--getsz", f"{card.device}p2").stdout) == images.ROOT_SECTORS
 
 
+def test_partitions_are_dropped_though_their_table_is_gone(card, run_module, copy_options):
+    script = "label: dos\nstart=2048,size=4096,type=83\nstart=8192,size=4096,type=83\n"
+    images.call("sfdisk", "--quiet", "--no-reread", card.device, input=script)
+    images.call("partx", "--update", card.device)
+    card.overwrite(0, bytes(512))
+    run = run_module("card_write", device=card.device, **copy_options)
+    assert not run.failed, run.message
+
+
 def test_what_an_earlier_attempt_left_mounted_is_unmounted(
     card, run_module, copy_options, namespace
 ):

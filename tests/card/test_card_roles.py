@@ -1,0 +1,111 @@
+"""The card's states one after the other, as the driver runs them: roles, contract, real Ansible."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from . import image as images
+from .conftest import MIB, ROOT
+
+STATES = (
+    "env_copy",
+    "env_check",
+    "delete_partition",
+    "create_partition",
+    "mount_partition",
+    "resize_partition",
+    "wait_resizing",
+    "system_conf",
+)
+MANAGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0fWyDqzTJ0sCzUUa0x8Rj1h6oVtVqYw5Qy2VQ0m1aB"
+
+
+@pytest.fixture
+def contract(card, server, environment, progress):
+    """What a role finds, as the driver gives it."""
+    return {
+        "ansible_connection": "local",
+        # The node's own Python: modules may use nothing but its standard library.
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "node_card_device": card.device,
+        "deployment": {
+            "environment": {
+                **environment,
+                "family": "raspbian",
+                "image": "image.img.zst",
+                "block_map": "image.bmap",
+            },
+            "environment_url": f"{server.url}/debian",
+            "part_bytes": 64 * MIB,
+        },
+        "node_memory": {},
+        "state_timeout": 60,
+        "progress": {name: progress[name] for name in ("address", "port", "token")},
+        "site": {"manager_public_key": MANAGER},
+    }
+
+
+@pytest.fixture
+def play(namespace, tmp_path, contract):
+    """Run states on the node; returns the finished process."""
+
+    def run(*states, **variables):
+        inventory = tmp_path / "hosts.yml"
+        hosts = {"node-1": {**contract, **variables}}
+        inventory.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+        playbook = tmp_path / "play.yml"
+        play = {"hosts": "node-1", "gather_facts": False, "roles": list(states)}
+        playbook.write_text(yaml.safe_dump([play]))
+        return subprocess.run(
+            [
+                *namespace,
+                str(Path(sys.executable).with_name("ansible-playbook")),
+                "--inventory",
+                str(inventory),
+                str(playbook),
+            ],
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "ANSIBLE_ROLES_PATH": str(ROOT / "roles"),
+            },
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def test_states_make_a_system_on_the_card(card, play, namespace, manager):
+    result = play(*STATES)
+    assert result.returncode == 0, result.stdout + result.stderr
+    sectors = images.call("blockdev", "--getsz", f"{card.device}p2").stdout
+    assert int(sectors) == 64 * MIB // 512
+    hostname = images.call(*namespace, "cat", "/mnt/piseduce/root/etc/hostname").stdout
+    assert hostname == "node-1\n"
+    first = json.loads(manager.recv(2000))
+    assert (first["node"], first["percent"]) == ("node-1", 0)
+    # Each state can be entered again where it may have been interrupted.
+    again = play(*STATES[3:])
+    assert again.returncode == 0, again.stdout + again.stderr
+    over = play(*STATES)
+    assert over.returncode == 0, over.stdout + over.stderr
+
+
+def test_reason_of_a_failure_reaches_the_driver(card, play, contract):
+    contract["deployment"]["part_bytes"] = 500 * MIB
+    result = play("env_copy")
+    assert result.returncode == 2
+    assert f"the card {card.device} has {96 * MIB} bytes, the partitions asked for" in result.stdout
+
+
+def test_missing_contract_is_named(play, contract):
+    del contract["deployment"]["environment"]["block_map_sha256"]
+    result = play("env_check")
+    assert result.returncode == 2
+    assert "block_map_sha256" in result.stdout
