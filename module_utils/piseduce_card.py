@@ -120,8 +120,13 @@ class Card:
 
     def drop_partitions(self):
         """Make the kernel forget the card's partitions, and what it has cached of each."""
-        if self.partitions():
-            run(["partx", "--delete", self.path], what=f"{self.path}: dropping old partitions")
+        # One by one: `partx --delete` takes its numbers from the table on the card, which may be
+        # gone while the kernel still holds the partitions (an earlier copy that was cut short).
+        for index in self.partitions():
+            run(
+                ["delpart", self.path, str(index)],
+                what=f"{self.path}: dropping old partition {index}",
+            )
         left = sorted(self.partitions())
         if left:
             raise Failure(f"the kernel still holds partitions {left} of {self.path}")

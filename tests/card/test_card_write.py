@@ -118,7 +118,7 @@ def test_too_small_card_is_refused_untouched(make_card, run_module, copy_options
     card.overwrite(0, b"still here")
     run = run_module("card_write", device=card.device, **copy_options)
     assert run.failed
-    assert f"has {24 * MIB} bytes, the image need {copy_options['image_bytes']}" in run.message
+    assert f"has {24 * MIB} bytes, the image needs {copy_options['image_bytes']}" in run.message
     assert card.read(0, 10) == b"still here"
 
 
