@@ -20,11 +20,36 @@ die() {
 # A value that udhcpc.sh wrote.
 lease() { sed -n "s/^$1=//p" "$BOARD/lease"; }
 
+# A mount namespace starts as a copy. Copies of the machine's other mounts would keep their devices
+# busy for as long as the board is on, so only what lies on the way to something needed stays.
+leave_mounts() {
+    while read -r _ _ _ _ point _; do
+        point=$(printf '%b' "$point")
+        keep=
+        for path in /bin /usr/bin /lib /dev/fuse /proc/sys /sys/block \
+            "$BOARD/" "$DEPLOY_OS/" "$LAYER/" "$LAB/"; do
+            case $path in "${point%/}"/*) keep=yes ;; esac
+        done
+        [ -n "$keep" ] || printf '%s\0' "$point"
+    done < /proc/self/mountinfo | xargs -0 -r umount --lazy 2> /dev/null
+}
+
+# The cable stays plugged in; what the last system made of the interfaces does not survive.
+reset_network() {
+    for link in $(ls /sys/class/net); do
+        case $link in lo | eth0) ;; *) ip link delete "$link" ;; esac
+    done
+    ip link set eth0 down
+    ip address flush dev eth0
+    ip link set eth0 up
+}
+
 firmware() {
     say "booting firmware"
     rm -f "$BOARD/lease"
+    leave_mounts
+    reset_network
     sleep "$FIRMWARE_SECONDS"
-    ip address flush dev eth0 scope global
     LEASE=$BOARD/lease busybox udhcpc -i eth0 -f -n -q -t 15 -T 1 -A 1 -s "$LAB/udhcpc.sh" \
         -V PXEClient:Arch:00000:UNDI:002001 || die "firmware: no answer to DHCP"
     ip address replace "$(lease address)" dev eth0

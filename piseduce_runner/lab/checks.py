@@ -41,14 +41,16 @@ def check_machine(cache: Path, root: Path, nodes: int) -> None:
 
 
 def check_root() -> None:
+    """Raises UserError unless we are root; also lets commands of the system be found."""
     if os.geteuid() != 0:
         raise UserError("the lab makes network namespaces and mounts: run it as root (sudo)")
+    # `su` without a login leaves them out.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 def _check_commands() -> None:
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     needed = COMMANDS | TOOLS
-    missing = {name: pkg for name, pkg in needed.items() if not shutil.which(name, path=path)}
+    missing = {name: package for name, package in needed.items() if not shutil.which(name)}
     if missing:
         packages = " ".join(sorted(set(missing.values())))
         raise UserError(f"missing commands: {', '.join(missing)}; install: {packages}")

@@ -62,7 +62,8 @@ def up(wanted: Settings, network_given: str | None, report: Report) -> LabFolder
         artifacts = build.ensure_artifacts(cache_root(), report)
         started = time.monotonic()
         try:
-            final = _set_up(lab, wanted, network_given, artifacts, report)
+            with _marked(lab):
+                final = _set_up(lab, wanted, network_given, artifacts, report)
         except BaseException as error:
             remains = _tear_down(lab)
             if remains:
@@ -149,7 +150,7 @@ def _start_supervisor(lab: LabFolder) -> None:
             stdout=log,
             stderr=log,
             cwd="/",
-            env=_supervisor_environment(lab),
+            env=os.environ | {"PYTHONPATH": _python_path(), "LC_ALL": "C.UTF-8"},
             start_new_session=True,
         )
     limit = time.monotonic() + READY_WITHIN
@@ -162,16 +163,21 @@ def _start_supervisor(lab: LabFolder) -> None:
         time.sleep(0.05)
 
 
-def _supervisor_environment(lab: LabFolder) -> dict[str, str]:
-    """The environment of all the lab's processes: marked, and able to find our package."""
+def _python_path() -> str:
+    """PYTHONPATH with which another interpreter finds this package, installed or not."""
     package_root = str(Path(__file__).resolve().parents[2])
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    return os.environ | {
-        MARKER: str(lab.path),
-        "PATH": path,
-        "PYTHONPATH": os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")])),
-        "LC_ALL": "C.UTF-8",
-    }
+    return os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+
+
+@contextmanager
+def _marked(lab: LabFolder) -> Iterator[None]:
+    """Marks every process that is started as the lab's: `lab down` also finds what a killed
+    `lab up` has left running."""
+    os.environ[MARKER] = str(lab.path)
+    try:
+        yield
+    finally:
+        del os.environ[MARKER]
 
 
 def _tear_down(lab: LabFolder) -> list[str]:

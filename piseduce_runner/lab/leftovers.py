@@ -1,7 +1,8 @@
 """Finds whatever is left of a lab on this machine, removes it, and proves that it is gone.
 
-Nothing here trusts a record: processes are known by their environment or their network namespace,
-namespaces and interfaces by name, loop devices by the file behind them, mounts by their place.
+Nothing here trusts a record: processes are known by their environment, their network namespace or
+the manager's files that they write; namespaces and interfaces by name, loop devices by the file
+behind them, mounts by their place.
 """
 
 import contextlib
@@ -76,6 +77,8 @@ def _remove_once(lab: LabFolder) -> list[str]:
 def _processes(lab: LabFolder) -> set[int]:
     identities = {procfs.namespace_id(name) for name in _namespaces(lab)} - {None}
     found = procfs.processes_marked(f"{MARKER}={lab.path}")
+    # nginx wipes its environment, but it has its logs open.
+    found |= procfs.processes_writing_below(lab.manager)
     if identities:
         found |= procfs.processes_in(identities)
     return {pid for pid in found if pid != os.getpid() and not procfs.is_zombie(pid)}

@@ -1,5 +1,6 @@
 """What this machine's kernel knows of namespaces and processes, read from /proc."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,26 @@ def processes_marked(marker: str) -> set[int]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended meanwhile
     return found
+
+
+def processes_writing_below(folder: Path) -> set[int]:
+    """Processes that have a file below `folder` open for writing."""
+    found = set()
+    for pid in processes():
+        try:
+            files = list(Path(f"/proc/{pid}/fd").iterdir())
+            if any(_is_writable(file) for file in files if file.readlink().is_relative_to(folder)):
+                found.add(pid)
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # it, or its file, has gone meanwhile
+    return found
+
+
+def _is_writable(file: Path) -> bool:
+    """Whether /proc/PID/fd/N is open for writing: open(2)'s flags, in octal, in fdinfo."""
+    info = (file.parents[1] / "fdinfo" / file.name).read_text("ascii")
+    flags = next(line.split()[1] for line in info.splitlines() if line.startswith("flags:"))
+    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
 
 
 def is_zombie(pid: int) -> bool:

@@ -226,6 +226,31 @@ def test_killed_board_process_is_a_dead_board(nfs_lab):
     assert "init ended" in nfs_lab.wait_booted(NODE, "dead")
 
 
+def test_a_board_does_not_hold_the_mounts_of_the_machine(idle_lab, tmp_path):
+    subprocess.run(["mount", "-t", "tmpfs", "busy", tmp_path], check=True)
+    try:
+        cards.remove_boot_files(idle_lab, NODE)
+        idle_lab.power(NODE, True)
+        idle_lab.wait_booted(NODE, "dead")
+        (init,) = [pid for pid in processes_of(idle_lab, NODE) if _is_first(pid)]
+        held = [point for _, point, _ in procfs.mounts_of(init)]
+        assert "/" in held
+        assert str(tmp_path) not in held
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_network_of_a_board_starts_afresh(nfs_lab):
+    nfs_lab.ssh(NODE, "ip link add left type dummy; ip address add 192.0.2.99/32 dev eth0")
+    before = nfs_lab.boot_id(NODE)
+    nfs_lab.ssh(NODE, "reboot")
+    nfs_lab.wait_rebooted(NODE, before)
+    shown = nfs_lab.ssh(NODE, "ip -brief address").stdout
+    assert "left" not in shown
+    assert "192.0.2.99" not in shown
+    assert nfs_lab.node(NODE).address in shown
+
+
 def test_slow_lab_is_really_limited(make_lab):
     slow = make_lab(
         *("--nodes", "1", "--card-rate", "5M", "--link-rate", "100M", "--boot-time", "0.5")

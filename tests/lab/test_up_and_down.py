@@ -144,6 +144,20 @@ def test_a_service_that_ended_is_shown_and_the_lab_is_not_called_up(other):
     assert_one_line(other.up("--nodes", "1", check=False), "dnsmasq", "lab down")
 
 
+def test_down_after_everything_was_killed_but_orphans(other):
+    """The supervisor and nginx's master cannot take anything along: the workers stay behind."""
+    other.up("--nodes", "1")
+    master = int((other.folder.manager / "nginx.pid").read_text())
+    workers = procfs.children(master)
+    assert workers
+    for pid in (master, supervisor_of(other)):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: procfs.is_zombie(master))
+    assert not any(procfs.is_zombie(pid) for pid in workers)
+    other.down()
+    assert all(procfs.is_zombie(pid) for pid in workers)
+
+
 def test_down_after_the_folder_was_deleted_by_hand(other):
     other.up("--nodes", "2")
     subprocess.run(["rm", "-r", other.folder.path], check=True)
@@ -151,7 +165,10 @@ def test_down_after_the_folder_was_deleted_by_hand(other):
     assert_nothing_left(other)
 
 
-@pytest.mark.parametrize("killed_at", ["settings.json", "supervisor.log", "supervisor.lock"])
+@pytest.mark.parametrize(
+    "killed_at",
+    ["settings.json", "manager/log/manager.yml.log", "manager/dnsmasq.conf", "supervisor.lock"],
+)
 def test_down_after_lab_up_was_killed_half_way(other, killed_at):
     process = subprocess.Popen(
         [sys.executable, "-c", CLI, "lab", "up", "--name", other.name, "--nodes", "2"],
