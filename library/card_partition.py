@@ -8,7 +8,7 @@ from ansible.module_utils import piseduce_card
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_card import Card
 from ansible.module_utils.piseduce_device import size_of, size_of_path
-from ansible.module_utils.piseduce_process import Failure, Watch, guarded, run
+from ansible.module_utils.piseduce_process import Failure, Watch, guarded
 from ansible.module_utils.piseduce_sectors import SECTOR, DoesNotFit, root_partition_sectors
 from ansible.module_utils.piseduce_table import Entry, add_entry, delete_entry, read_table
 
@@ -190,10 +190,7 @@ def update_kernel(card, wanted):
         return False
     if known:
         # `partx --update` lets a partition be that has gone from the table.
-        run(
-            ["partx", "--delete", "--nr", str(INDEX), card.path],
-            what=f"removing partition {INDEX} of {card.path} from the kernel",
-        )
+        card.drop_partition(INDEX)
     if wanted:
         card.update_partitions()
     return True

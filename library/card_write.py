@@ -153,8 +153,8 @@ def check_room(path, card_bytes, image_bytes, minimum_bytes):
     """Refuse a card that is too small, before anything is done to it."""
     needed = max(image_bytes, minimum_bytes)
     if card_bytes < needed:
-        what = "the image" if needed == image_bytes else "the partitions asked for"
-        raise Failure(f"the card {path} has {card_bytes} bytes, {what} need {needed}")
+        what = "the image needs" if needed == image_bytes else "the partitions asked for need"
+        raise Failure(f"the card {path} has {card_bytes} bytes, {what} {needed}")
 
 
 def write(options, check_mode):
@@ -179,7 +179,8 @@ def _write(options, card, descriptor, block_map, watch):
     progress = Progress(options["progress"], block_map.mapped_bytes)
     watch.progress = progress
     progress.tell()
-    card.drop_partitions()
+    for index in sorted(card.partitions()):
+        card.drop_partition(index)
     discarded = "not asked for"
     if options["discard"]:
         discarded = discard(descriptor, size_of(descriptor)) or ""

@@ -63,7 +63,7 @@ class _Document:
             parser.Parse(data, True)
         except expat.ExpatError as error:
             raise BadMap(f"the block map is not XML: {error}") from error
-        except ValueError as error:  # an encoding that Python does not know
+        except (LookupError, ValueError) as error:  # an encoding that Python does not know
             raise BadMap(f"the block map cannot be read: {error}") from error
 
     @staticmethod

@@ -118,18 +118,18 @@ class Card:
         finally:
             os.close(descriptor)
 
-    def drop_partitions(self):
-        """Make the kernel forget the card's partitions, and what it has cached of each."""
-        # One by one: `partx --delete` takes its numbers from the table on the card, which may be
-        # gone while the kernel still holds the partitions (an earlier copy that was cut short).
-        for index in self.partitions():
-            run(
-                ["delpart", self.path, str(index)],
-                what=f"{self.path}: dropping old partition {index}",
-            )
-        left = sorted(self.partitions())
-        if left:
-            raise Failure(f"the kernel still holds partitions {left} of {self.path}")
+    def drop_partition(self, index):
+        """Make the kernel forget a partition and its cache of it; the card is not touched.
+
+        Not by ``partx --delete``, which takes its numbers from the table on the card: that may be
+        gone while the kernel still has the partitions (an earlier copy that was cut short).
+        """
+        run(
+            ["delpart", self.path, str(index)],
+            what=f"removing partition {index} of {self.path} from the kernel",
+        )
+        if index in self.partitions():
+            raise Failure(f"the kernel still has partition {index} of {self.path}")
 
     def update_partitions(self):
         """Make the kernel read the partition table, tried again while udev looks at the card."""

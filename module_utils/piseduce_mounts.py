@@ -56,7 +56,8 @@ def is_of(mount, numbers):
 
 def is_below(point, directory):
     """Tell whether a mount point is this directory or lies in it."""
-    return point == directory or point.startswith(directory.rstrip("/") + "/")
+    directory = directory.rstrip("/")
+    return point == directory or point.startswith(directory + "/")
 
 
 def mounted_at(point):

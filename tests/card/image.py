@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -104,3 +105,16 @@ def publish(image: Path, folder: Path) -> dict:
     }
     (folder / "environment.json").write_text(json.dumps(environment))
     return environment
+
+
+def mapped(environment_folder):
+    """The block map's ranges as bmaptool wrote them: (start, end, digest)."""
+    text = (environment_folder / "image.bmap").read_text()
+    size = int(re.search(r"<ImageSize>\s*(\d+)", text)[1])
+    for digest, first, last in re.findall(r'<Range chksum="(\w+)">\s*(\d+)(?:-(\d+))?', text):
+        yield int(first) * 4096, min((int(last or first) + 1) * 4096, size), digest
+
+
+def assert_holds_image(card, published):
+    for start, end, digest in mapped(published / "debian"):
+        assert hashlib.sha256(card.read(start, end - start)).hexdigest() == digest, start
