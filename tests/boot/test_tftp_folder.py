@@ -3,12 +3,11 @@
 import fcntl
 import os
 import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from .conftest import ModuleFailed, finish, start_module
+from .conftest import ModuleFailed, finish, processes_with, start_module
 
 SERIAL = "1760325b"
 FILES = {"config.txt": b"arm_64bit=1\n", "kernel8.img": bytes(3000), "overlays/a.dtbo": b"\x01\x02"}
@@ -324,10 +323,7 @@ class TestOnANode:
         with pytest.raises(ModuleFailed, match="longer than 2 s"):
             module("tftp_folder", source_node=node, **(arguments | {"timeout": 2}))
         assert visible(root) == []
-        ours = subprocess.run(
-            ["pgrep", "-f", f"ssh .*-p {node['port']} "], capture_output=True, text=True
-        )
-        assert ours.stdout == ""
+        assert processes_with("-p", str(node["port"])) == []
 
 
 def test_two_at_once_end_with_one_complete_folder(root, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ModuleFailed, finish, free_port, start_module
+from .conftest import ModuleFailed, finish, free_port, processes_with, start_module
 
 HOSTNAME = Path("/etc/hostname").read_text().strip()
 FAILING, SUCCEEDING = 3, 60  # seconds: no longer than needed to see a failure, and plenty
@@ -96,10 +96,7 @@ def test_a_server_that_accepts_and_hangs_is_given_up(wait, sshd):
         node = sshd.reach(port=server.getsockname()[1])
         with pytest.raises(ModuleFailed, match="accepts connections and then says nothing"):
             wait(node)
-    clients = subprocess.run(
-        ["pgrep", "-f", f"ssh .*-p {node['port']} "], capture_output=True, text=True
-    )
-    assert clients.stdout == ""
+    assert processes_with("-p", str(node["port"])) == []
 
 
 def test_a_server_that_hangs_after_the_banner_is_given_up(wait, sshd):
