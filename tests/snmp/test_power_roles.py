@@ -164,6 +164,21 @@ def test_one_node_on_a_broken_port_fails_alone(tmp_path, start_switch):
     assert [counts[f"node{number}"]["failed"] for number in (1, 2, 3)] == [0, 1, 0]
 
 
+def test_turn_off_looks_again_after_the_rest(tmp_path, start_switch):
+    served: Served
+
+    def undo(port: int, on: bool) -> None:
+        if not on:
+            served.thread.loop.call_later(0.2, served.switch.set_port, port, True)
+
+    served = start_switch(hook=undo)
+    site = Site(tmp_path, served)
+    rest = {"node_port": 1, "turn_off_rest_seconds": 1}
+    site.write({"switch_community": "writes"}, {"node1": rest})
+    served.turn(1, True)
+    assert "port 1 did not stay off for 1 s" in site.run("turn_off")
+
+
 def test_a_forbidden_port_is_refused(site):
     site.write({"switch_community": "writes"}, {"node8": {"node_port": 8}})
     output = site.run("turn_off")
