@@ -16,12 +16,12 @@ MARKER = "PISEDUCE_LAB"  # in the environment of every process of a lab: the lab
 
 def labs_root() -> Path:
     """The folder that holds all labs."""
-    return Path(os.environ.get("PISEDUCE_LAB_ROOT") or "/var/lib/piseduce-lab").absolute()
+    return Path(os.environ.get("PISEDUCE_LAB_ROOT") or "/var/lib/piseduce-lab").resolve()
 
 
 def cache_root() -> Path:
     """Where built systems are kept between labs."""
-    return Path(os.environ.get("PISEDUCE_LAB_CACHE") or "/var/cache/piseduce-lab").absolute()
+    return Path(os.environ.get("PISEDUCE_LAB_CACHE") or "/var/cache/piseduce-lab").resolve()
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from piseduce_runner.errors import UserError
 
+MAX_BOOT_TIME = 3600
 MAX_NODES = 150  # node addresses are 101..250 of the network; the switch's agent has 252
 SWITCH = "switch-1"
 SWITCH_SIZES = (8, 16, 24, 48, 96, 160)  # ports of the switches one can buy, and then some
 MODEL = "RPI4B4G"
 HTTP_PORT = 8000
 DEFAULT_NAME = "lab"
+PRIVATE = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
 DEFAULT_NETWORK = "10.77.0.0/24"
 
 
@@ -106,8 +108,8 @@ def check(settings: Settings) -> None:
     if not 1 <= settings.nodes <= MAX_NODES:
         raise UserError(f"--nodes {settings.nodes}: a lab has 1 to {MAX_NODES} nodes")
     check_network(settings.network)
-    if settings.boot_time < 0:
-        raise UserError(f"--boot-time {settings.boot_time:g}: seconds cannot be negative")
+    if not 0 <= settings.boot_time <= MAX_BOOT_TIME:
+        raise UserError(f"--boot-time {settings.boot_time:g}: 0 to {MAX_BOOT_TIME} seconds")
     if settings.card_size < 64 << 20:
         raise UserError("--card-size: a card has at least 64M")
     if settings.card_size % 512:
@@ -139,8 +141,11 @@ def check_network(text: str) -> None:
         network = ipaddress.IPv4Network(text)
     except ValueError as error:
         raise UserError(f"--network {text}: not an IPv4 network ({error})") from error
-    if network.prefixlen > 24 or network.prefixlen < 8:
-        raise UserError(f"--network {text}: the lab needs a /8 to /24, such as {DEFAULT_NETWORK}")
+    if network.prefixlen > 24 or not any(map(network.subnet_of, PRIVATE)):
+        raise UserError(
+            f"--network {text}: the lab needs a private network (RFC 1918) of at least a /24, "
+            f"such as {DEFAULT_NETWORK}"
+        )
 
 
 def parse_amount(text: str, option: str) -> int:
@@ -148,8 +153,10 @@ def parse_amount(text: str, option: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)i?B?", text.strip(), re.IGNORECASE)
     if not match:
         raise UserError(f"{option} {text}: a number with K, M or G is expected, such as 20M")
-    power = " KMGT".index(match[2].upper() or " ")
-    return int(float(match[1]) * 1024**power)
+    amount = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    if amount == 0:
+        raise UserError(f"{option} {text}: it must be more than nothing")
+    return amount
 
 
 def parse_link_rate(text: str, option: str) -> int:
