@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import traceback
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
@@ -15,8 +14,8 @@ try:
     from ansible.module_utils.piseduce_snmp import Client, Community, Deadline, SnmpError
 
     PYSNMP_PROBLEM = None
-except ImportError:
-    PYSNMP_PROBLEM = traceback.format_exc()
+except ImportError as problem:
+    PYSNMP_PROBLEM = str(problem)
 
 DOCUMENTATION = r"""
 ---
@@ -385,7 +384,7 @@ def main():
         supports_check_mode=True,
     )
     if PYSNMP_PROBLEM:
-        module.fail_json(msg=missing_required_lib("pysnmp"), exception=PYSNMP_PROBLEM)
+        module.fail_json(msg=f"{missing_required_lib('pysnmp')} ({PYSNMP_PROBLEM})")
     params = module.params
     try:
         ports = checked_ports(params)

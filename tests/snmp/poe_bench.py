@@ -104,9 +104,10 @@ def poe_port(place: dict[str, Any], credentials: dict[str, Any], **arguments: An
     return run_module(call)
 
 
-def run_module(arguments: dict[str, Any]) -> dict:
+def run_module(arguments: dict[str, Any], prelude: str = "") -> dict:
+    """The module's result; `prelude` is Python that runs before it in its process."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN_MODULE],
+        [sys.executable, "-c", prelude + RUN_MODULE],
         input=json.dumps(arguments),
         capture_output=True,
         text=True,

@@ -156,6 +156,13 @@ def test_noise_is_dropped(noise):
             security.decode(noise)
 
 
+def test_a_manager_without_ciphers_is_told_what_is_missing(monkeypatch):
+    usm = introduced()
+    monkeypatch.setattr("pysnmp.proto.secmod.rfc3826.priv.aes.PysnmpCryptoError", True)
+    with pytest.raises(SecurityRefused, match="the Python library `cryptography`"):
+        usm.encode(request())
+
+
 @contextmanager
 def relay(served: Served, tamper: Callable[[bytes], list[bytes]]) -> Iterator[dict]:
     """Somebody between the module and the switch, who changes the answers. Yields the place."""

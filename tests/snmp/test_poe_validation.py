@@ -113,6 +113,12 @@ def test_the_module_says_it_in_one_line(arguments, says):
     assert says in one_line(run_module(arguments))
 
 
+def test_a_manager_without_pysnmp_is_told_so():
+    without = "import sys; sys.modules['pysnmp'] = None\n"
+    message = one_line(run_module({**PLACE, **V2C}, prelude=without))
+    assert "Failed to import the required Python library (pysnmp)" in message
+
+
 def test_a_yaml_boolean_is_understood_as_the_state(served):
     """`state: on` without quotes is true in YAML 1.1."""
     result = run_module({**served.place, **V2C, "ports": [1], "state": True})
