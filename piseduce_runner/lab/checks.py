@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 from piseduce_runner.errors import UserError
@@ -10,6 +12,7 @@ from piseduce_runner.lab.build import TOOLS
 # Commands that a running lab uses, and their Debian packages (`TOOLS`: to build what it runs).
 COMMANDS = {
     "busybox": "busybox-static",
+    "chroot": "coreutils",
     "cp": "coreutils",
     "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
@@ -24,7 +27,7 @@ COMMANDS = {
     "tc": "iproute2",
     "unshare": "util-linux",
 }
-APPLETS = ("nslookup", "tftp", "udhcpc", "wget")  # of busybox
+APPLETS = ("chroot", "env", "nslookup", "tftp", "udhcpc", "umount", "wget")  # of busybox
 GIB = 1 << 30
 BUILD_BYTES = 3 * GIB  # deploy OS, sample image and what they are made of
 LAB_BYTES = GIB // 2
@@ -35,6 +38,7 @@ def check_machine(cache: Path, root: Path, nodes: int) -> None:
     """Raises UserError, in one line, for the first thing that is missing."""
     check_root()
     _check_commands()
+    _check_busybox()
     _check_kernel()
     _check_space(cache, BUILD_BYTES if not cache.exists() else 0)
     _check_space(root, LAB_BYTES + nodes * NODE_BYTES)
@@ -54,6 +58,19 @@ def _check_commands() -> None:
     if missing:
         packages = " ".join(sorted(set(missing.values())))
         raise UserError(f"missing commands: {', '.join(missing)}; install: {packages}")
+
+
+def _check_busybox() -> None:
+    """The busybox that boards use must have its applets, and run where there are no libraries."""
+    program = shutil.which("busybox")
+    have = subprocess.run([program, "--list"], capture_output=True, text=True).stdout.split()
+    lacking = [applet for applet in APPLETS if applet not in have]
+    with tempfile.TemporaryDirectory() as empty:
+        shutil.copy(program, empty)
+        alone = subprocess.run(["chroot", empty, "/busybox", "true"], capture_output=True)
+    if lacking or alone.returncode:
+        what = f"has no {', '.join(lacking)}" if lacking else "is not statically linked"
+        raise UserError(f"{program} {what}; install: busybox-static")
 
 
 def _check_kernel() -> None:

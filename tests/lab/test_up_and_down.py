@@ -248,6 +248,20 @@ def test_missing_commands_are_named_with_their_packages(other):
     assert_nothing_left(other)
 
 
+def test_a_busybox_that_needs_libraries_is_refused(other, tmp_path):
+    """Boards run it where there is nothing else; Debian has one of each kind."""
+    script = tmp_path / "busybox"
+    script.write_text('#!/bin/sh\nexec /bin/busybox "$@"\n')
+    script.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", CLI, "lab", "up", "--name", other.name],
+        env=other.environment() | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert_one_line(done, "statically", "busybox-static")
+
+
 def test_a_full_disk_is_told_before_anything_is_built(other, tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "small", tmp_path], check=True)
     try:
