@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from piseduce_runner.environments import create_from_raw_image
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab import (
     build_apt,
+    build_base,
     build_boot_files,
     build_deploy_os,
     build_image,
@@ -27,7 +27,6 @@ from piseduce_runner.lab import (
     build_tree,
 )
 from piseduce_runner.lab.build_sources import Release
-from piseduce_runner.lab.build_tree import Workshop
 
 PACKAGE = Path(build_tree.__file__).resolve().parent
 SCRATCH = ".building-"
@@ -58,10 +57,10 @@ class Artifacts:
 
 @dataclass(frozen=True)
 class _Part:
-    name: str
     title: str
-    recipe: tuple[str, ...]  # files and folders below this package, for the digest
-    build: Callable[[Path, Workshop], None]
+    place: Path  # in the cache
+    build: Callable[[Path], None]  # gets the new folder's path
+    from_base: bool = False
 
 
 def ensure_artifacts(cache: Path, report: Report) -> Artifacts:
@@ -70,111 +69,107 @@ def ensure_artifacts(cache: Path, report: Report) -> Artifacts:
     Safe if several processes ask at once: one builds, the others wait. `report` gets a line of text
     per step. Raises UserError if the host cannot build them, with the place of the log.
     """
+    cache = cache.absolute()
     release = build_sources.host_release()
-    cache.mkdir(parents=True, exist_ok=True)
-    with _lock(cache, report):
-        places = {part: cache / f"{part.name}-{_digest(part, release)}" for part in _parts(release)}
-        missing = {part: place for part, place in places.items() if not place.is_dir()}
+    base, *parts = _parts(cache, release)
+    with _umask(0o022), _lock(cache, report):  # other users' daemons serve these files
+        missing = [part for part in parts if not part.place.is_dir()]
+        if any(part.from_base for part in missing) and not base.place.is_dir():
+            missing.insert(0, base)
         if missing:
             _check_host(cache)
-            _build_all(missing, Workshop(release, cache), report)
-    deploy_os, boot_files, environment, apt = places.values()
+        for part in missing:
+            _build(part, report)
+    deploy_os, boot_files, environment, apt = (part.place for part in parts)
     return Artifacts(deploy_os, boot_files, environment / _environment_name(release), apt)
 
 
-def _parts(release: Release) -> tuple[_Part, ...]:
-    tree = ("build_tree.py", "build_sources.py", "recipe/common")
+def _parts(cache: Path, release: Release) -> tuple[_Part, ...]:
+    """The base, then the artifacts in the order of `Artifacts`."""
+    name = _environment_name(release)
+    debian = ("build_base.py", "build_sources.py", "build_tree.py")
     package = ("build_apt.py", "build_boot_files.py", "recipe/pi-boot-sample.postinst")
+    environment = ("build_image.py", "recipe/image", "../environments.py", "../disk_image.py")
+
+    def place(name: str, *recipe: str) -> Path:
+        return cache / f"{name}-{_digest(recipe, release)}"
+
+    base = place("base", *debian)
     return (
         _Part(
-            "deploy-os",
-            "the deploy OS",
-            (*tree, "build_deploy_os.py", "recipe/deploy-os"),
-            build_deploy_os.build_deploy_os,
+            f"Debian {release.codename}",
+            base,
+            lambda target: build_base.build_base(target, release, cache / "base.log"),
         ),
-        _Part("boot-files", "the network boot files", ("build_boot_files.py",), _boot_files),
         _Part(
-            "environment",
-            f"the sample environment {_environment_name(release)}",
-            (
-                *tree,
-                *package,
-                "build_image.py",
-                "recipe/image",
-                "../environments.py",
-                "../disk_image.py",
-            ),
-            _environment,
+            "the deploy OS",
+            place("deploy-os", *debian, "recipe/common", "recipe/deploy-os", "build_deploy_os.py"),
+            lambda target: build_deploy_os.build_deploy_os(target, base),
+            from_base=True,
         ),
-        _Part("apt", "the APT repository", package, _apt),
+        _Part(
+            "the network boot files",
+            place("boot-files", "build_boot_files.py"),
+            build_boot_files.build_nfs_boot_files,
+        ),
+        _Part(
+            f"the sample environment {name}",
+            place("environment", *debian, "recipe/common", *package, *environment),
+            lambda target: _environment(target, base, name),
+            from_base=True,
+        ),
+        _Part("the APT repository", place("apt", *package), build_apt.build_repository),
     )
 
 
-def _boot_files(target: Path, workshop: Workshop) -> None:
-    build_boot_files.build_nfs_boot_files(target)
-
-
-def _environment(target: Path, workshop: Workshop) -> None:
+def _environment(target: Path, base: Path, name: str) -> None:
     target.mkdir()
-    image = target / "image.img"
-    build_image.build_image(image, workshop)
-    name = _environment_name(workshop.release)
-    create_from_raw_image(
-        image,
-        target / name,
-        name=name,
-        family="raspbian",
-        login="pi",
-        boot_directory="/boot/firmware",
-    )
-    image.unlink()
-
-
-def _apt(target: Path, workshop: Workshop) -> None:
-    build_apt.build_repository(target)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        image = Path(scratch, "image.img")
+        build_image.build_image(image, base)
+        create_from_raw_image(
+            image,
+            target / name,
+            name=name,
+            family="raspbian",
+            login="pi",
+            boot_directory="/boot/firmware",
+        )
 
 
 def _environment_name(release: Release) -> str:
     return f"debian-{release.version}"
 
 
-def _digest(part: _Part, release: Release) -> str:
-    """Digest of all that decides what the part will be, but for the packages of the day."""
+def _digest(recipe: tuple[str, ...], release: Release) -> str:
+    """Digest of all that decides what a part will be, but for the packages of the day.
+
+    `recipe` names files and folders below this package.
+    """
     digest = hashlib.sha256(f"{release.codename} {os.uname().machine}".encode())
-    for name in part.recipe:
+    for name in recipe:
         for file in build_tree.recipe_files(PACKAGE / name):
             content = hashlib.sha256(file.read_bytes()).hexdigest()
             digest.update(f"\n{file.relative_to(PACKAGE.parent)} {content}".encode())
     return digest.hexdigest()[:16]
 
 
-def _build_all(missing: dict[_Part, Path], workshop: Workshop, report: Report) -> None:
-    """Build the parts side by side: each of the two large ones keeps one processor busy."""
-    for leftover in workshop.cache.glob(f"{SCRATCH}*"):  # of a killed build: we hold the lock
-        shutil.rmtree(leftover, ignore_errors=True)  # its mmdebstrap may still be writing
-    mask = os.umask(0o022)  # other users' daemons serve these files
-    try:
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            jobs = [pool.submit(_build_one, *item, workshop, report) for item in missing.items()]
-        for job in jobs:
-            job.result()
-    finally:
-        os.umask(mask)
-
-
-def _build_one(part: _Part, place: Path, workshop: Workshop, report: Report) -> None:
+def _build(part: _Part, report: Report) -> None:
     started = time.monotonic()
     report(f"building {part.title}")
-    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{part.name}-", dir=workshop.cache))
+    cache = part.place.parent
+    for leftover in cache.glob(f"{SCRATCH}*"):  # of a build that was killed: we hold the lock
+        shutil.rmtree(leftover, ignore_errors=True)  # a tool of it may just be ending
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=cache))
     try:
-        part.build(scratch / place.name, workshop)
+        part.build(scratch / part.place.name)
         build_tree.run("sync", "-f", scratch)  # complete after a crash of the machine, too
-        (scratch / place.name).rename(place)
+        (scratch / part.place.name).rename(part.place)
     except OSError as error:
         raise UserError(f"building {part.title} failed: {error}") from error
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    report(f"{part.title}: built in {time.monotonic() - started:.0f} s")
+        shutil.rmtree(scratch)
+    report(f"built {part.title} in {time.monotonic() - started:.0f} s")
 
 
 def _check_host(cache: Path) -> None:
@@ -191,7 +186,17 @@ def _check_host(cache: Path) -> None:
 
 
 @contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def _lock(cache: Path, report: Report) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,33 +5,13 @@ that its holes are exactly the blocks that no file system ever wrote; a block ma
 """
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
 from piseduce_runner.lab.build_apt import INSTALLED, build_package
 from piseduce_runner.lab.build_boot_files import write_boot_files
-from piseduce_runner.lab.build_tree import (
-    Workshop,
-    add_recipe,
-    bootstrap,
-    busybox_init,
-    run,
-    run_in,
-)
+from piseduce_runner.lab.build_tree import add_recipe, busybox_init, run, run_in
 
-PACKAGES = [
-    "busybox-static",
-    "e2fsprogs",
-    "fdisk",
-    "iproute2",
-    "mtools",
-    "openssh-server",
-    "procps",
-    "python3",
-    "python3-fusepy",
-    "sudo",
-]
 SECTOR = 512
 MIB = 1024 * 1024
 DISK_ID = 0xC0FFEE01
@@ -55,17 +35,15 @@ PARTUUID={DISK_ID:08x}-02  /               ext4    defaults,noatime  0       1
 WANTED = "etc/systemd/system/multi-user.target.wants"
 
 
-def build_image(image: Path, workshop: Workshop) -> None:
-    """Build the raw image; `image`'s folder takes the scratch files, which are removed."""
+def build_image(image: Path, base: Path) -> None:
+    """Build the raw image from a Debian tree; `image`'s folder takes the scratch files."""
     tree = image.with_name("image-root")
     boot = image.with_name("image-boot")
-    bootstrap(tree, PACKAGES, workshop, "environment.log")
+    run("cp", "--archive", "--reflink=auto", base, tree)
     _configure(tree)
     (tree / "boot/firmware").rename(boot)
     (tree / "boot/firmware").mkdir()
     write_image(image, boot, tree)
-    shutil.rmtree(tree)
-    shutil.rmtree(boot)
 
 
 def _configure(tree: Path) -> None:

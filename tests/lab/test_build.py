@@ -4,8 +4,10 @@ import fcntl
 import hashlib
 import os
 import re
+import select
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,17 +161,32 @@ def without_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_failed_build_says_why_in_one_line_and_leaves_no_half_system(
     without_mirror: Path,
 ) -> None:
-    killed = without_mirror / ".building-deploy-os-x7y/deploy-os-0123"
+    killed = without_mirror / ".building-x7y/deploy-os-0123"
     killed.mkdir(parents=True)
-    complaint = (
-        rf"apt-get update failed \(all of it: {without_mirror}/(deploy-os|environment)\.log\)"
-    )
+    complaint = rf"apt-get update failed \(all of it: {without_mirror}/base\.log\)"
     with pytest.raises(UserError, match=complaint) as caught:
         ensure_artifacts(without_mirror, lambda line: None)
     assert "\n" not in str(caught.value)
-    left = {re.sub("-[0-9a-f]{16}$", "", path.name) for path in without_mirror.iterdir()}
-    logs = {"deploy-os.log", "environment.log"}
-    assert left == {".lock", "debs", "boot-files", "apt", *logs}
+    assert {path.name for path in without_mirror.iterdir()} == {".lock", "base.log"}
+
+
+def test_a_killed_build_takes_its_tools_along(without_mirror: Path, tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    os.mkfifo(alive)
+    mmdebstrap = tmp_path / "tools/mmdebstrap"
+    mmdebstrap.write_text(f"#!/bin/sh\nexec 3> {alive}\necho started >&3\nsleep 1000\n")
+    program = (
+        "from pathlib import Path; from piseduce_runner.lab.build import ensure_artifacts; "
+        f"ensure_artifacts(Path({str(without_mirror)!r}), print)"
+    )
+    builder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    with alive.open() as pipe:
+        assert pipe.readline() == "started\n"
+        builder.kill()
+        builder.wait()
+        # The pipe ends when the last process that could write to it has ended.
+        assert select.select([pipe], [], [], 60)[0] == [pipe]
+        assert pipe.read() == ""
 
 
 def test_a_full_disk_is_told_before_anything_is_built(
