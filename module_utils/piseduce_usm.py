@@ -41,7 +41,8 @@ AUTH_PROTOCOLS = {
     "sha384": ("sha384", 32, HmacSha2.SAH384_SERVICE_ID),
     "sha512": ("sha512", 48, HmacSha2.SHA512_SERVICE_ID),
 }
-PRIV_PROTOCOLS = {"des": Des, "aes": Aes}  # RFC 3414, 8; RFC 3826
+# Name: pysnmp's cipher, bits of its salt (RFC 3414, 8; RFC 3826).
+PRIV_PROTOCOLS = {"des": (Des, 32), "aes": (Aes, 64)}
 
 AUTH, PRIV, REPORTABLE = 1, 2, 4  # msgFlags, RFC 3412, 6.4
 USM = 3  # msgSecurityModel
@@ -72,7 +73,11 @@ class Usm:
                 raise ValueError(f"{name}_password has less than 8 characters (RFC 3414, 11.2)")
         self._user = user
         self._hash, self._digest_size, self._auth_id = AUTH_PROTOCOLS[auth_protocol]
-        self._cipher = PRIV_PROTOCOLS[priv_protocol]()
+        cipher, salt_bits = PRIV_PROTOCOLS[priv_protocol]
+        self._cipher = cipher()
+        # pysnmp draws the first salt when it is imported. Processes that are forked afterwards
+        # would share it, and encrypt different requests with the same key stream.
+        self._cipher.local_int = secrets.randbits(salt_bits)
         self._auth_password = auth_password
         self._priv_password = priv_password
         self._flags = (AUTH if auth_password else 0) | (PRIV if priv_password else 0)

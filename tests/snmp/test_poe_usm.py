@@ -84,6 +84,20 @@ def test_keys_are_localized_as_in_the_rfc(protocol, key):
     assert introduced(protocol)._auth_key.hex() == key
 
 
+@pytest.mark.parametrize("priv_protocol", ["des", "aes"])
+def test_no_two_users_of_one_import_encrypt_with_the_same_salts(priv_protocol):
+    """A worker is forked for each node, after pysnmp was imported."""
+    salts = set()
+    for _ in range(8):
+        usm = Usm("poe", "sha", "maplesyrup", priv_protocol, "priv-password")
+        usm.encode(request())
+        with pytest.raises(SendAgain):
+            usm.decode(report(message_id(usm), UNKNOWN_ENGINE))
+        _secret, salt = usm._encrypt(b"the same", (7, 1000))
+        salts.add(bytes(salt))
+    assert len(salts) == 8
+
+
 def test_a_proper_answer_is_taken_once():
     usm = introduced()
     datagram = answer(usm)
