@@ -17,4 +17,4 @@ def build_deploy_os(target: Path, base: Path) -> None:
     busybox_init(target)
     for folder in ("mnt/piseduce/boot", "mnt/piseduce/root"):
         (target / folder).mkdir(parents=True)
-    (target / "root/.ssh").mkdir(mode=0o700)
+    (target / "root/.ssh").mkdir(mode=0o700, exist_ok=True)  # Debian 13 has it
