@@ -7,7 +7,7 @@ from typing import Any
 
 _LONGEST_REASON = 400
 # How state.yml goes about its work says nothing of the node.
-_SILENT_ACTIONS = ("include_role", "include_tasks", "state_proven")
+_SILENT_ACTIONS = ("include_role", "include_tasks", "import_role", "enter_state")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -22,6 +22,7 @@ import yaml
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
 from piseduce_runner.leftovers import end_processes, find_processes
+from piseduce_runner.processes import State
 from piseduce_runner.runlog import NodeLog, failure_message
 from piseduce_runner.runs import (
     Batch,
@@ -37,7 +38,7 @@ _RUN_VARIABLE = "PISEDUCE_RUN"
 # state.yml gives it to every command that runs for a node.
 _NODE_VARIABLE = "PISEDUCE_NODE"
 _PRIVATE_DATA = "ansible-runner"
-_PROVEN_ACTION = "state_proven"
+_ENTER_ACTION = "enter_state"
 
 
 class RunFailed(Exception):
@@ -46,12 +47,17 @@ class RunFailed(Exception):
 
 @dataclass
 class _Activity:
-    """Where a node of a run is: how many states it has left behind, and the task at hand."""
+    """Where a node of a run is: how many states it has entered, and the task at hand."""
 
-    position_index: int = 0
+    entered: int = 0
     task: str = ""
     given_up: bool = False
     finished: bool = False
+
+    @property
+    def state(self) -> int:
+        """Which of the run's states the node is in, from 0. Before the first it is the first."""
+        return max(0, self.entered - 1)
 
 
 class AnsibleRunner:
@@ -92,6 +98,7 @@ class AnsibleRun:
         """Prepare the run's folder and start the thread."""
         self._gates.mkdir()
         self._write_inventory()
+        self._write_states()
         threading.Thread(target=self._work, name=self._id, daemon=True).start()
 
     def go_on(self, node: str, position: int) -> None:
@@ -129,8 +136,7 @@ class AnsibleRun:
                 inventory=[str(self._inventory), str(self._folder / "run.yml")],
                 extravars={
                     "run_nodes": ",".join(self.batch.nodes),
-                    "run_steps": self._steps(),
-                    "run_folder": str(self._gates),
+                    "run_states": str(self._folder / "states.yml"),
                 },
                 forks=len(self.batch.nodes),
                 envvars=_environment(self._folder, self._roles) | {_RUN_VARIABLE: self._id},
@@ -181,19 +187,17 @@ class AnsibleRun:
         return False
 
     def _on_task_start(self, node: str, activity: _Activity, action: str, task: str) -> None:
-        state = self.batch.states[activity.position_index]
-        if action != _PROVEN_ACTION:
-            if activity.task == "":
-                self._logs[node].begin_state(state.name)
-            activity.task = task
+        activity.task = task
+        if action != _ENTER_ACTION:
             return
+        proven = activity.state
         with self._lock:
-            activity.task = ""
-            if activity.position_index + 1 < len(self.batch.states):
-                activity.position_index += 1
-            else:
-                activity.finished = True
-        self._report(StateProven(self, node, state.position))
+            activity.entered += 1
+            activity.finished = activity.entered > len(self.batch.states)
+        if not activity.finished:
+            self._logs[node].begin_state(self._state_of(activity).name)
+        if activity.entered > 1:
+            self._report(StateProven(self, node, self.batch.states[proven].position))
 
     def _on_failure(
         self, node: str, activity: _Activity, task: str, result: dict[str, Any]
@@ -202,9 +206,8 @@ class AnsibleRun:
             if activity.given_up or activity.finished:
                 return
             activity.finished = True
-        position = self.batch.states[activity.position_index].position
         reason = failure_message(task, result)
-        self._report(StateFailed(self, node, position, reason))
+        self._report(StateFailed(self, node, self._state_of(activity).position, reason))
 
     # small parts
 
@@ -218,18 +221,27 @@ class AnsibleRun:
             # The run has ended and its folder is gone: nobody waits at the gate.
             return
 
-    def _steps(self) -> list[dict[str, Any]]:
-        last = self.batch.states[-1]
-        return [
-            {
-                "position": state.position,
-                "state": state.name,
-                "phase": state.phase.value,
-                "timeout": int(state.timeout),
-                "last": state is last,
-            }
-            for state in self.batch.states
-        ]
+    def _state_of(self, activity: _Activity) -> State:
+        return self.batch.states[activity.state]
+
+    def _write_states(self) -> None:
+        """The tasks of this stretch; playbooks/state/example.yml shows and explains them."""
+        tasks, gate = [], ""
+        for state in self.batch.states:
+            variables = {"state_timeout": int(state.timeout), "state_phase": state.phase.value}
+            specification = _argument_spec(state.name, self._roles)
+            tasks += [
+                _enter_task(f"Check the arguments of {state.name}", gate, specification)
+                | {"vars": variables},
+                {
+                    "name": f"Go through {state.name}",
+                    "ansible.builtin.import_role": {"name": state.name, "rolespec_validate": False},
+                    "vars": variables,
+                },
+            ]
+            gate = f"{self._gates}/{{{{ inventory_hostname }}}}.{state.position}"
+        tasks.append(_enter_task("Leave the stretch", "", {}))
+        (self._folder / "states.yml").write_text(yaml.safe_dump(tasks, sort_keys=False), "utf-8")
 
     def _write_inventory(self) -> None:
         localhost = {
@@ -240,6 +252,23 @@ class AnsibleRun:
         path = self._folder / "run.yml"
         path.touch(mode=0o600)
         path.write_text(yaml.dump(_as_data(content), Dumper=_DataDumper), "utf-8")
+
+
+def _enter_task(name: str, gate: str, argument_spec: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, _ENTER_ACTION: {"gate": gate, "argument_spec": argument_spec}}
+
+
+def _argument_spec(role: str, folders: list[Path]) -> dict[str, Any]:
+    """The options that the role's `main` entry point documents; none when it documents none."""
+    folder = next((folder / role for folder in folders if (folder / role).is_dir()), None)
+    if folder is None:
+        return {}
+    for name in ("argument_specs.yml", "argument_specs.yaml"):
+        path = folder / "meta" / name
+        if path.is_file():
+            content = yaml.safe_load(path.read_text("utf-8")) or {}
+            return content.get("argument_specs", {}).get("main", {}).get("options", {})
+    return {}
 
 
 class _Data(str):

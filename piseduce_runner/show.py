@@ -249,7 +249,7 @@ def deployment_view(as_json: bool, process: Process, request: Request) -> Iterat
         yield _PlainView(quiet=as_json)
         return
     view = _LiveView(process, request)
-    with Live(view, console=console, refresh_per_second=4):
+    with Live(view, console=console, refresh_per_second=4, transient=True):
         yield view
 
 

@@ -109,6 +109,19 @@ def test_a_failure_is_reported_with_task_and_message_and_the_other_goes_on(start
     assert StateProven(run, "a", 0) in events
 
 
+def test_a_roles_arguments_are_checked_before_its_first_task(start, site):
+    (site / "roles" / "fine" / "meta").mkdir()
+    (site / "roles" / "fine" / "meta" / "argument_specs.yml").write_text(
+        "argument_specs: {main: {options: {fine_count: {type: int, required: true}}}}\n"
+    )
+    run, next_event = start("fine", fine_count="many")
+    reasons = {event.reason for event in gather(next_event)[:-1]}
+    assert len(reasons) == 1
+    assert "Check the arguments of fine: " in (reason := reasons.pop())
+    assert "fine_count" in reason
+    assert "Say who" not in (site / "a.log").read_text()
+
+
 def test_what_a_module_remembers_is_reported_and_a_users_braces_stay_braces(start):
     text = "{{ lookup('pipe', 'id') }} key"
     run, next_event = start("remembers", deployment={"text": text})
