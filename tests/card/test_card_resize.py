@@ -171,6 +171,9 @@ def test_watcher_that_was_killed_takes_resize2fs_along_and_can_be_started_again(
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert len(children) == 1
     child = os.pidfd_open(int(children[0]))
+    # It holds the lock itself, should it ever survive the one that watches it.
+    opened = [str(file.readlink()) for file in Path(f"/proc/{children[0]}/fd").iterdir()]
+    assert any(path.endswith(watcher(grown)) for path in opened)
     os.kill(pid, 9)
     end_of(child)
     run = resize(grown, "finished")

@@ -105,3 +105,20 @@ def test_check_mode_writes_nothing(card, run_module, copy_options):
     assert not run.failed, run.message
     assert run.result["changed"]
     assert card.read(0, 10) == b"still here"
+
+
+def test_image_that_ends_within_a_block_of_the_card_is_written_whole(
+    card, run_module, copy_options, check_options, server, raw_image, tmp_path
+):
+    odd = tmp_path / "odd.img"
+    odd.write_bytes(raw_image.read_bytes() + b"the end" * 100)
+    environment = images.publish(odd, tmp_path / "odd")
+    for options in (copy_options, check_options):
+        options["url"] = f"{server.url}/own/odd"
+        options.update({key: environment[key] for key in ("block_map_sha256", "image_bytes")})
+    run = run_module("card_write", device=card.device, **copy_options)
+    assert not run.failed, run.message
+    assert not run.result["direct"]
+    run = run_module("card_verify", device=card.device, **check_options)
+    assert not run.failed, run.message
+    assert card.read(copy_options["image_bytes"] - 7, 8) == b"the end\0"
