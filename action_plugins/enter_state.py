@@ -7,9 +7,11 @@ Behind the gate the role's arguments are checked against its specification, as A
 a task of its own; one task for both, since each costs a process for every node.
 
 Arguments: `gate`, the file that says `go` or `stop`, empty where there is no gate;
-`argument_spec`, the options of the role's entry point, empty at the end of a stretch.
+`argument_spec`, a JSON file with the options of the role's entry point, empty at the end of a
+stretch. (In the arguments themselves, Ansible would template every word of it for every node.)
 """
 
+import json
 import time
 from pathlib import Path
 
@@ -31,13 +33,14 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         if gate := self._task.args["gate"]:
             _wait(Path(gate))
-        if self._task.args["argument_spec"]:
-            result |= self._check_arguments(task_vars)
+        if specification := self._task.args["argument_spec"]:
+            options = json.loads(Path(specification).read_text("utf-8"))
+            result |= self._check_arguments(options, task_vars)
         return result | {"changed": False}
 
-    def _check_arguments(self, task_vars):
+    def _check_arguments(self, options, task_vars):
         check = self._task.copy()
-        check.args = {"argument_spec": self._task.args["argument_spec"]}
+        check.args = {"argument_spec": options}
         action = self._shared_loader_obj.action_loader.get(
             "ansible.builtin.validate_argument_spec",
             task=check,

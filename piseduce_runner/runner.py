@@ -229,9 +229,10 @@ class AnsibleRun:
         tasks, gate = [], ""
         for state in self.batch.states:
             variables = {"state_timeout": int(state.timeout), "state_phase": state.phase.value}
-            specification = _argument_spec(state.name, self._roles)
+            specification = self._folder / f"{state.name}.json"
+            specification.write_text(json.dumps(_argument_spec(state.name, self._roles)), "utf-8")
             tasks += [
-                _enter_task(f"Check the arguments of {state.name}", gate, specification)
+                _enter_task(f"Check the arguments of {state.name}", gate, str(specification))
                 | {"vars": variables},
                 {
                     "name": f"Go through {state.name}",
@@ -240,7 +241,7 @@ class AnsibleRun:
                 },
             ]
             gate = f"{self._gates}/{{{{ inventory_hostname }}}}.{state.position}"
-        tasks.append(_enter_task("Leave the stretch", "", {}))
+        tasks.append(_enter_task("Leave the stretch", "", ""))
         (self._folder / "states.yml").write_text(yaml.safe_dump(tasks, sort_keys=False), "utf-8")
 
     def _write_inventory(self) -> None:
@@ -254,7 +255,7 @@ class AnsibleRun:
         path.write_text(yaml.dump(_as_data(content), Dumper=_DataDumper), "utf-8")
 
 
-def _enter_task(name: str, gate: str, argument_spec: dict[str, Any]) -> dict[str, Any]:
+def _enter_task(name: str, gate: str, argument_spec: str) -> dict[str, Any]:
     return {"name": name, _ENTER_ACTION: {"gate": gate, "argument_spec": argument_spec}}
 
 
