@@ -90,7 +90,8 @@ class Board:
                     # It may have come and gone meanwhile: nothing was running then.
                     self._unplugged = False
                 if self._powered and self._life is None:
-                    self._note("power on")
+                    # Not OFF from here on, until all that is started now has gone again.
+                    self._set(Booted.BOOTING, "power on")
                     self._life = asyncio.create_task(self._live())
         finally:
             self.set_power(False)

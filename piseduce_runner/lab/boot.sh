@@ -36,8 +36,8 @@ leave_mounts() {
 
 # The cable stays plugged in; what the last system made of the interfaces does not survive.
 reset_network() {
-    for link in $(ls /sys/class/net); do
-        case $link in lo | eth0) ;; *) ip link delete "$link" ;; esac
+    ip -oneline link show | while IFS=': @' read -r _ link _; do
+        case $link in lo | eth0) ;; *) ip link delete "$link" < /dev/null ;; esac
     done
     ip link set eth0 down
     ip address flush dev eth0
@@ -78,6 +78,7 @@ read_cmdline() {
     init=/sbin/init
     # The firmware passes on the first line.
     head -n 1 "$BOARD/tftp/cmdline.txt" | tr -d '\r' > "$BOARD/cmdline"
+    # shellcheck disable=SC2013  # words are wanted
     for word in $(cat "$BOARD/cmdline"); do
         case $word in
             root=*) root=${word#root=} ;;
@@ -237,6 +238,7 @@ start_init() {
     pivot_root . run/.board/machine || die "kernel panic: pivot_root failed"
     say "up $root_kind"
     exec 3>&-
+    # shellcheck disable=SC2016  # expanded by the board's own shell
     exec /run/.board/busybox env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=linux \
         /run/.board/busybox chroot . /run/.board/busybox sh -c '
             PATH=

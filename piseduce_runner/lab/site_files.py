@@ -62,10 +62,13 @@ def _inventory(
             "node_model": MODEL,
             "node_switch": SWITCH,
             "node_port": node.port,
+            "node_card_bytes": settings.card_size,
         }
         for node in settings.all_nodes()
     }
     site = {
+        # These boards have no capacitors that must run empty.
+        "turn_off_rest_seconds": 0.2,
         "piseduce_manager_address": manager,
         "piseduce_tftp_root": str(lab.tftp),
         "piseduce_nfs_boot_files": str(artifacts.nfs_boot_files),

@@ -161,7 +161,7 @@ class Supervisor:
 
     def _node_status(self, board: Board) -> dict:
         node, powered = board.node, self._switch.power[board.node.port]
-        # Between the power coming and the firmware's first word.
+        # The power is there before the board's task has noticed.
         waking = powered and board.booted is Booted.OFF
         return {
             "node": node.name,

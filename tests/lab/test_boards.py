@@ -241,7 +241,7 @@ def test_a_board_does_not_hold_the_mounts_of_the_machine(idle_lab, tmp_path):
 
 
 def test_network_of_a_board_starts_afresh(nfs_lab):
-    nfs_lab.ssh(NODE, "ip link add left type dummy; ip address add 192.0.2.99/32 dev eth0")
+    nfs_lab.ssh(NODE, "ip link add left type bridge && ip address add 192.0.2.99/32 dev eth0")
     before = nfs_lab.boot_id(NODE)
     nfs_lab.ssh(NODE, "reboot")
     nfs_lab.wait_rebooted(NODE, before)

@@ -68,14 +68,14 @@ def test_wiped_superblock(deployed):
     assert_dead(deployed, "unable to mount root file system")
 
 
-@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+@pytest.mark.parametrize("share", [0.2, 0.4])
 def test_truncated_image(deployed, good_image, share):
     environment = cards.environment(deployed)
     start, length = environment.root_start_sector * 512, environment.root_sectors * 512
     cards.insert_image(deployed, NODE, good_image, start + int(length * share) // 512 * 512)
     deployed.power(NODE, True)
     deployed.wait_booted(NODE, "dead")
-    assert deployed.hostname_over_ssh(NODE) != f"node-{NODE}"
+    assert deployed.hostname_over_ssh(NODE) is None
 
 
 def test_missing_cmdline(deployed):
