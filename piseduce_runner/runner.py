@@ -353,8 +353,15 @@ def read_inventory(inventory: Path) -> dict[str, Any]:
     try:
         return json.loads(output)
     except json.JSONDecodeError as error:
-        text = " ".join((errors or output).split())
-        raise UserError(f"{inventory}: Ansible cannot read it: {text[:400]}") from error
+        problem = _inventory_problem(errors or output)
+        raise UserError(f"{inventory}: Ansible cannot read it: {problem}") from error
+
+
+def _inventory_problem(text: str) -> str:
+    """Ansible tries a file as every kind of inventory and complains of each: what YAML said."""
+    parts = [" ".join(part.split()) for part in re.split(r"\[(?:WARNING|ERROR)\]: ", text)]
+    best = [part for part in parts if "'yaml' plugin" in part] or [part for part in parts if part]
+    return (best or ["it gave no reason"])[0][:400]
 
 
 _SETTINGS = {

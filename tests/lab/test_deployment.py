@@ -92,6 +92,33 @@ def folder_files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def test_bad_input_is_one_line_and_touches_no_node(lab, tmp_path):
+    image = lab.site / "environments" / "debian-12" / "image.img.zst"
+    away = tmp_path / "image.img.zst"
+    deploy = ["deploy", "node-1", "--env", "debian-12"]
+
+    def refused(*words):
+        done = subprocess.run(
+            lab_command(lab, *words), env=lab.environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    assert "its card has 4096 MiB" in refused(*deploy, "--part-size", "8gb")
+    assert "smaller than the root partition" in refused(*deploy, "--part-size", "64mb")
+    content = image.read_bytes()
+    image.rename(away)
+    try:
+        assert "image.img.zst" in refused(*deploy)
+        image.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert "damaged" in refused(*deploy)
+    finally:
+        away.replace(image)
+    assert not (lab.site / "state").exists()
+    assert lab.booted(1)[0] == "off"
+
+
 def test_good_nodes_are_deployed_and_the_exit_status_tells_of_the_lost_ones(deployed, status):
     assert deployed.returncode == 1, deployed.stdout + deployed.stderr
     assert [status[f"node-{index}"]["status"] for index in GOOD] == ["deployed", "deployed"]
