@@ -31,7 +31,9 @@ class NodeLog:
             return
         seconds = data.get("duration")
         took = f" ({seconds:.1f} s)" if seconds is not None else ""
-        self._file.write(f"[{data.get('task', '')}]{took}\n{_ANSI.sub('', text).strip()}\n")
+        self._file.write(
+            f"[{data.get('task', '')}]{took}\n{harmless(_ANSI.sub('', text)).strip()}\n"
+        )
         self._file.flush()
 
     def close(self) -> None:
@@ -49,4 +51,9 @@ def failure_message(task: str, result: dict[str, Any]) -> str:
         said = str(result.get("stderr") or result.get("module_stderr") or "").strip()
         if said and said.splitlines()[-1] not in message:
             message = f"{message}: {said.splitlines()[-1].strip()}"
-    return f"{task}: {message}"[:_LONGEST_REASON]
+    return harmless(f"{task}: {message}")[:_LONGEST_REASON]
+
+
+def harmless(text: str) -> str:
+    """The text without control characters: words of a node must not steer an admin's terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)

@@ -179,7 +179,7 @@ class AnsibleRun:
             self._logs[node].write(data, text)
             facts = (data.get("res") or {}).get("remember")
             if facts and not activity.given_up:
-                self._report(Remembered(self, node, facts))
+                self._on_facts(node, activity, task, facts)
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
             self._logs[node].write(data, text)
             if not data.get("ignore_errors"):
@@ -198,6 +198,13 @@ class AnsibleRun:
             self._logs[node].begin_state(self._state_of(activity).name)
         if activity.entered > 1:
             self._report(StateProven(self, node, self.batch.states[proven].position))
+
+    def _on_facts(self, node: str, activity: _Activity, task: str, facts: Any) -> None:
+        if _are_facts(facts):
+            self._report(Remembered(self, node, facts))
+        else:
+            message = "what it wants remembered is not a dictionary of short words and numbers"
+            self._on_failure(node, activity, task, {"msg": message})
 
     def _on_failure(
         self, node: str, activity: _Activity, task: str, result: dict[str, Any]
@@ -257,6 +264,19 @@ class AnsibleRun:
 
 def _enter_task(name: str, gate: str, argument_spec: str) -> dict[str, Any]:
     return {"name": name, _ENTER_ACTION: {"gate": gate, "argument_spec": argument_spec}}
+
+
+def _are_facts(facts: Any) -> bool:
+    """Whether these can be stored: they come from a node, and go into files and variables."""
+    return (
+        isinstance(facts, dict)
+        and all(re.fullmatch(r"[a-z][a-z0-9_]{0,40}", str(name)) for name in facts)
+        and all(
+            isinstance(value, bool | int)
+            or (isinstance(value, str) and len(value) <= 1000 and value.isprintable())
+            for value in facts.values()
+        )
+    )
 
 
 def _argument_spec(role: str, folders: list[Path]) -> dict[str, Any]:

@@ -137,6 +137,23 @@ def test_text_stays_text(start, text):
     assert [event.facts["text"] for event in remembered] == [text, text]
 
 
+def test_what_could_break_out_of_a_line_is_not_remembered(start):
+    run, next_event = start("remembers", deployment={"text": "key\nother-host evil-key"})
+    events = gather(next_event)
+    assert not [event for event in events if isinstance(event, Remembered)]
+    assert {event.node for event in events if isinstance(event, StateFailed)} == {"a", "b"}
+
+
+def test_a_nodes_words_do_not_steer_the_terminal(start, site):
+    (site / "roles" / "fine" / "tasks" / "main.yml").write_text(
+        '- name: Say it\n  ansible.builtin.fail:\n    msg: "a\\x1b[2Jb"\n'
+    )
+    run, next_event = start("fine")
+    reasons = {event.reason for event in gather(next_event) if isinstance(event, StateFailed)}
+    assert reasons == {"Say it: a?[2Jb"}
+    assert "\x1b" not in (site / "a.log").read_text()
+
+
 def test_a_node_is_ended_alone_and_its_command_with_it(start):
     run, next_event = start("hangs_b", "fine")
     assert next_event() == StateProven(run, "a", 0)
