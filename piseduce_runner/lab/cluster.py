@@ -191,12 +191,30 @@ def _tear_down(lab: LabFolder) -> list[str]:
 @contextmanager
 def _exclusive(lab: LabFolder) -> Iterator[None]:
     """One `lab up` or `lab down` at a time for a lab. UserError: another one is at it."""
-    descriptor = os.open(f"/run/piseduce-lab-{lab.tag}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    path = Path(f"/run/piseduce-lab-{lab.tag}.lock")
+    descriptor = _locked(path)
+    if descriptor is None:
+        raise UserError(f"another command is bringing lab {lab.name} up or down")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another command is bringing lab {lab.name} up or down") from error
         yield
     finally:
+        if not lab.exists():
+            path.unlink()
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that holds the lock `path`, or None if another process holds it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The last holder may have removed the file between our two steps.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
         os.close(descriptor)

@@ -29,6 +29,7 @@ def other(lab_root: Path) -> Iterator[SimulatedLab]:
 def assert_nothing_left(lab: SimulatedLab) -> None:
     assert leftovers.find(lab.folder) == []
     assert not lab.folder.path.exists()
+    assert not Path(f"/run/piseduce-lab-{lab.folder.tag}.lock").exists()
 
 
 def assert_one_line(done: subprocess.CompletedProcess, *words: str) -> None:
@@ -286,3 +287,17 @@ def test_chosen_network_is_free(lab):
 def test_json_up_prints_the_status(lab):
     done = lab.run("--json", "lab", "up", "--name", lab.name, "--nodes", "4")
     assert json.loads(done.stdout)["lab"] == lab.name
+
+
+def test_of_two_at_once_one_brings_the_lab_up(other):
+    command = [sys.executable, "-c", CLI, "lab", "up", "--name", other.name, "--nodes", "1"]
+    both = [
+        subprocess.Popen(command, env=other.environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    errors = [process.communicate()[1] for process in both]
+    assert sorted(process.returncode for process in both) in ([0, 0], [0, 2])
+    for process, error in zip(both, errors, strict=True):
+        if process.returncode:  # 0 twice: the second came when the first had ended
+            assert "another command" in error
+    assert other.folder.is_alive()
