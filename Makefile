@@ -4,9 +4,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 NODES ?= 4
+# What a lab needs, and below it what only the tests need.
 APT_PACKAGES := python3-venv dnsmasq-base nginx-light mmdebstrap zstd bmap-tools busybox-static \
-	udhcpc fusefat mtools dosfstools e2fsprogs fdisk parted iproute2 openssh-client \
-	apt-utils dpkg-dev curl openssl snmp snmpd openssh-server rsync
+	mtools dosfstools e2fsprogs fdisk iproute2 openssh-client openssl curl \
+	snmp snmpd openssh-server udhcpc
 
 .PHONY: demo test lint clean setup
 

@@ -17,8 +17,6 @@ from poe_bench import V2C, V3, one_line, poe_port, port
 SNMPD = shutil.which("snmpd", path="/usr/sbin:/usr/bin:/sbin:/bin")
 PORTS_PROGRAM = Path(__file__).with_name("pass_persist_ports.py")
 
-pytestmark = pytest.mark.skipif(SNMPD is None, reason="net-snmp's snmpd is not installed")
-
 USERS = {  # name: auth protocol, priv protocol
     "poe": ("SHA", "AES"),
     "poe256": ("SHA-256", "AES"),
@@ -61,6 +59,7 @@ def configuration(udp_port: int, state_file: Path) -> str:
 
 @pytest.fixture
 def snmpd(tmp_path) -> Iterator[Snmpd]:
+    assert SNMPD, "net-snmp's agent is missing: apt-get install snmpd"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         udp_port = probe.getsockname()[1]

@@ -1,17 +1,12 @@
 """The lab's switch, asked by net-snmp's command line tools."""
 
 import asyncio
-import shutil
 import subprocess
 
 import pytest
 from poe_bench import ACCESS, ADMIN_OID, STATUS_OID, Served
 
 from piseduce_runner.lab.switch import Access, Detection, PoeSwitch, serve
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("snmpset") is None, reason="net-snmp's tools are not installed"
-)
 
 READS = ["-v2c", "-c", "reads"]
 WRITES = ["-v2c", "-c", "writes"]
