@@ -14,7 +14,8 @@ from piseduce_runner.errors import UserError
 from piseduce_runner.planner import Record, Status
 from piseduce_runner.processes import Process
 from piseduce_runner.progress import ProgressListener
-from piseduce_runner.runner import AnsibleRunner, remove_stale_run_folders
+from piseduce_runner.run_folder import remove_stale_run_folders
+from piseduce_runner.runner import AnsibleRunner
 from piseduce_runner.runs import RunEvent
 from piseduce_runner.site import Site
 from piseduce_runner.store import Deployment, NewDeployment, NodeTaken, Store

@@ -1,8 +1,7 @@
 """Runs Ansible. The only file that knows ansible-runner.
 
-ansible-runner is given a folder of its own for every run, below the runtime directory (a tmpfs),
-which is removed afterwards: it writes arguments and the environment into it. Its own `timeout=`
-leaves Ansible's workers alive, so a run is ended here, process by process.
+ansible-runner's own `timeout=` leaves Ansible's workers alive, so a run is ended here, process by
+process; see leftovers.py.
 """
 
 import json
@@ -10,19 +9,24 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ansible_runner
-import yaml
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
 from piseduce_runner.leftovers import end_processes, find_processes
 from piseduce_runner.processes import State
+from piseduce_runner.run_folder import (
+    ENTER_ACTION,
+    PRIVATE_DATA,
+    make_run_folder,
+    write_inventory,
+    write_states,
+)
 from piseduce_runner.runlog import NodeLog, failure_message
 from piseduce_runner.runs import (
     Batch,
@@ -37,8 +41,6 @@ from piseduce_runner.runs import (
 _RUN_VARIABLE = "PISEDUCE_RUN"
 # state.yml gives it to every command that runs for a node.
 _NODE_VARIABLE = "PISEDUCE_NODE"
-_PRIVATE_DATA = "ansible-runner"
-_ENTER_ACTION = "enter_state"
 
 
 class RunFailed(Exception):
@@ -85,7 +87,7 @@ class AnsibleRun:
         self._inventory = inventory
         self._roles = roles
         self._report = report
-        self._folder = _make_run_folder()
+        self._folder = make_run_folder()
         self._id = self._folder.name
         self._gates = self._folder / "gates"
         self._lock = threading.Lock()
@@ -97,8 +99,8 @@ class AnsibleRun:
     def start(self) -> None:
         """Prepare the run's folder and start the thread."""
         self._gates.mkdir()
-        self._write_inventory()
-        self._write_states()
+        write_inventory(self._folder, self.batch.variables)
+        write_states(self._folder, self._gates, self.batch.states, self._roles)
         threading.Thread(target=self._work, name=self._id, daemon=True).start()
 
     def go_on(self, node: str, position: int) -> None:
@@ -131,7 +133,7 @@ class AnsibleRun:
         error = ""
         try:
             result = ansible_runner.run(
-                private_data_dir=str(self._folder / _PRIVATE_DATA),
+                private_data_dir=str(self._folder / PRIVATE_DATA),
                 playbook=str(paths.ansible_dir() / "playbooks" / "state.yml"),
                 inventory=[str(self._inventory), str(self._folder / "run.yml")],
                 extravars={
@@ -188,7 +190,7 @@ class AnsibleRun:
 
     def _on_task_start(self, node: str, activity: _Activity, action: str, task: str) -> None:
         activity.task = task
-        if action != _ENTER_ACTION:
+        if action != ENTER_ACTION:
             return
         proven = activity.state
         with self._lock:
@@ -231,40 +233,6 @@ class AnsibleRun:
     def _state_of(self, activity: _Activity) -> State:
         return self.batch.states[activity.state]
 
-    def _write_states(self) -> None:
-        """The tasks of this stretch; playbooks/state/example.yml shows and explains them."""
-        tasks, gate = [], ""
-        for state in self.batch.states:
-            variables = {"state_timeout": int(state.timeout), "state_phase": state.phase.value}
-            specification = self._folder / f"{state.name}.json"
-            specification.write_text(json.dumps(_argument_spec(state.name, self._roles)), "utf-8")
-            tasks += [
-                _enter_task(f"Check the arguments of {state.name}", gate, str(specification))
-                | {"vars": variables},
-                {
-                    "name": f"Go through {state.name}",
-                    "ansible.builtin.import_role": {"name": state.name, "rolespec_validate": False},
-                    "vars": variables,
-                },
-            ]
-            gate = f"{self._gates}/{{{{ inventory_hostname }}}}.{state.position}"
-        tasks.append(_enter_task("Leave the stretch", "", ""))
-        (self._folder / "states.yml").write_text(yaml.safe_dump(tasks, sort_keys=False), "utf-8")
-
-    def _write_inventory(self) -> None:
-        localhost = {
-            "ansible_connection": "local",
-            "ansible_python_interpreter": sys.executable,
-        }
-        content = {"all": {"hosts": self.batch.variables | {"localhost": localhost}}}
-        path = self._folder / "run.yml"
-        path.touch(mode=0o600)
-        path.write_text(yaml.dump(_as_data(content), Dumper=_DataDumper), "utf-8")
-
-
-def _enter_task(name: str, gate: str, argument_spec: str) -> dict[str, Any]:
-    return {"name": name, _ENTER_ACTION: {"gate": gate, "argument_spec": argument_spec}}
-
 
 def _are_facts(facts: Any) -> bool:
     """Whether these can be stored: they come from a node, and go into files and variables."""
@@ -279,52 +247,12 @@ def _are_facts(facts: Any) -> bool:
     )
 
 
-def _argument_spec(role: str, folders: list[Path]) -> dict[str, Any]:
-    """The options that the role's `main` entry point documents; none when it documents none."""
-    folder = next((folder / role for folder in folders if (folder / role).is_dir()), None)
-    if folder is None:
-        return {}
-    for name in ("argument_specs.yml", "argument_specs.yaml"):
-        path = folder / "meta" / name
-        if path.is_file():
-            content = yaml.safe_load(path.read_text("utf-8")) or {}
-            return content.get("argument_specs", {}).get("main", {}).get("options", {})
-    return {}
-
-
-class _Data(str):
-    """Text that could be taken for a template, but is data and nothing else."""
-
-
-class _DataDumper(yaml.SafeDumper):
-    """Tags text with a brace in it with `!unsafe`, so that Ansible takes it for no template.
-
-    A user's words are among the variables: braces in the comment of an SSH key must not run on the
-    manager. Other text must not be tagged: Ansible would read `!unsafe "0x12"` as a number.
-    """
-
-
-_DataDumper.add_representer(
-    _Data, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
-)
-
-
-def _as_data(value: Any) -> Any:
-    if isinstance(value, str):
-        return _Data(value) if "{" in value else value
-    if isinstance(value, dict):
-        return {key: _as_data(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_data(one) for one in value]
-    return value
-
-
 def run_playbook(playbook: str, inventory: Path, extra_vars: dict[str, Any], log: Path) -> None:
     """Run one of our playbooks on localhost to its end.
 
     `playbook` is a file name in `playbooks/`; Ansible's output goes to `log`. Raises `RunFailed`.
     """
-    folder = _make_run_folder()
+    folder = make_run_folder()
     failures: list[str] = []
     with log.open("a", encoding="utf-8") as output:
 
@@ -339,7 +267,7 @@ def run_playbook(playbook: str, inventory: Path, extra_vars: dict[str, Any], log
 
         try:
             result = ansible_runner.run(
-                private_data_dir=str(folder / _PRIVATE_DATA),
+                private_data_dir=str(folder / PRIVATE_DATA),
                 playbook=str(paths.ansible_dir() / "playbooks" / playbook),
                 inventory=str(inventory),
                 extravars=extra_vars,
@@ -358,13 +286,13 @@ def run_playbook(playbook: str, inventory: Path, extra_vars: dict[str, Any], log
 
 def read_inventory(inventory: Path) -> dict[str, Any]:
     """The inventory as `ansible-inventory --list` gives it. Raises `UserError` when it is wrong."""
-    folder = _make_run_folder()
+    folder = make_run_folder()
     try:
         # By its path: the virtual environment need not be on the user's PATH.
         output, errors, _ = ansible_runner.run_command(
             executable_cmd=str(Path(sys.executable).with_name("ansible-inventory")),
             cmdline_args=["--list", "-i", str(inventory)],
-            private_data_dir=str(folder / _PRIVATE_DATA),
+            private_data_dir=str(folder / PRIVATE_DATA),
             envvars=_environment(folder, []),
             quiet=True,
         )
@@ -399,19 +327,6 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _make_run_folder() -> Path:
-    """A private folder on a tmpfs where there is one; its path is short (SSH sockets are in it)."""
-    folder = Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=_runtime_folder()))
-    (folder / _PRIVATE_DATA).mkdir()
-    return folder
-
-
-def _runtime_folder() -> Path:
-    if os.geteuid() == 0:
-        return Path("/run")
-    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
-
-
 def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
     """Environment of a run. Everything that Ansible writes for itself goes below `folder`."""
     return {
@@ -425,12 +340,3 @@ def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
         # A site is read the same way whatever the admin's locale is.
         "LC_ALL": "C.UTF-8",
     }
-
-
-def remove_stale_run_folders() -> None:
-    """Remove what a driver that was killed has left behind: its runs' processes and folders."""
-    for folder in _runtime_folder().glob("piseduce-*-*"):
-        pid = folder.name.split("-")[1]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            end_processes(find_processes(folder.name, str(folder)))
-            shutil.rmtree(folder)

@@ -1,0 +1,122 @@
+"""The folder of one run of Ansible: what is written for it, and what is left when a driver dies.
+
+ansible-runner writes arguments and the whole environment into its folder, so every run has one of
+its own, private and below the runtime directory, which is removed afterwards.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from piseduce_runner.leftovers import end_processes, find_processes
+from piseduce_runner.processes import State
+
+# ansible-runner's own part of the folder.
+PRIVATE_DATA = "ansible-runner"
+# The task in front of every state; see action_plugins/enter_state.py.
+ENTER_ACTION = "enter_state"
+
+
+def make_run_folder() -> Path:
+    """A private folder on a tmpfs where there is one; its path is short (SSH sockets are in it)."""
+    folder = Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=_runtime_folder()))
+    (folder / PRIVATE_DATA).mkdir()
+    return folder
+
+
+def _runtime_folder() -> Path:
+    if os.geteuid() == 0:
+        return Path("/run")
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
+
+
+def remove_stale_run_folders() -> None:
+    """Remove what a driver that was killed has left behind: its runs' processes and folders."""
+    for folder in _runtime_folder().glob("piseduce-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            end_processes(find_processes(folder.name, str(folder)))
+            shutil.rmtree(folder)
+
+
+def write_states(folder: Path, gates: Path, states: tuple[State, ...], roles: list[Path]) -> Path:
+    """The tasks of a stretch; playbooks/state/example.yml shows and explains them."""
+    tasks, gate = [], ""
+    for state in states:
+        variables = {"state_timeout": int(state.timeout), "state_phase": state.phase.value}
+        specification = folder / f"{state.name}.json"
+        specification.write_text(json.dumps(_argument_spec(state.name, roles)), "utf-8")
+        tasks += [
+            _enter_task(f"Check the arguments of {state.name}", gate, str(specification))
+            | {"vars": variables},
+            {
+                "name": f"Go through {state.name}",
+                "ansible.builtin.import_role": {"name": state.name, "rolespec_validate": False},
+                "vars": variables,
+            },
+        ]
+        gate = f"{gates}/{{{{ inventory_hostname }}}}.{state.position}"
+    tasks.append(_enter_task("Leave the stretch", "", ""))
+    path = folder / "states.yml"
+    path.write_text(yaml.safe_dump(tasks, sort_keys=False), "utf-8")
+    return path
+
+
+def write_inventory(folder: Path, variables: dict[str, dict[str, Any]]) -> Path:
+    """An inventory source with the nodes' variables of this run, and the manager itself."""
+    localhost = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    content = {"all": {"hosts": variables | {"localhost": localhost}}}
+    path = folder / "run.yml"
+    path.touch(mode=0o600)
+    path.write_text(yaml.dump(_as_data(content), Dumper=_DataDumper), "utf-8")
+    return path
+
+
+def _enter_task(name: str, gate: str, argument_spec: str) -> dict[str, Any]:
+    return {"name": name, ENTER_ACTION: {"gate": gate, "argument_spec": argument_spec}}
+
+
+def _argument_spec(role: str, folders: list[Path]) -> dict[str, Any]:
+    """The options that the role's `main` entry point documents; none when it documents none."""
+    folder = next((folder / role for folder in folders if (folder / role).is_dir()), None)
+    if folder is None:
+        return {}
+    for name in ("argument_specs.yml", "argument_specs.yaml"):
+        path = folder / "meta" / name
+        if path.is_file():
+            content = yaml.safe_load(path.read_text("utf-8")) or {}
+            return content.get("argument_specs", {}).get("main", {}).get("options", {})
+    return {}
+
+
+class _Data(str):
+    """Text that could be taken for a template, but is data and nothing else."""
+
+
+class _DataDumper(yaml.SafeDumper):
+    """Tags text with a brace in it with `!unsafe`, so that Ansible takes it for no template.
+
+    A user's words are among the variables: braces in the comment of an SSH key must not run on the
+    manager. Other text must not be tagged: Ansible would read `!unsafe "0x12"` as a number.
+    """
+
+
+_DataDumper.add_representer(
+    _Data, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"')
+)
+
+
+def _as_data(value: Any) -> Any:
+    if isinstance(value, str):
+        return _Data(value) if "{" in value else value
+    if isinstance(value, dict):
+        return {key: _as_data(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_data(one) for one in value]
+    return value
