@@ -11,12 +11,18 @@ Arguments: `gate`, the file that says `go` or `stop`, empty where there is no ga
 stretch. (In the arguments themselves, Ansible would template every word of it for every node.)
 """
 
+import gc
 import json
 import time
 from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+# Ansible imports this once, before it forks a worker for every task and node. What is frozen now is
+# not looked through by the workers' garbage collection, which would copy every page of it.
+gc.collect()
+gc.freeze()
 
 # A driver that lives answers within a fraction of a second; without one the node must not go on.
 PATIENCE_SECONDS = 60
