@@ -200,6 +200,10 @@ def test_every_state_is_in_the_journal_with_its_end(lab, status):
     assert all(row["seconds"] >= 0 for row in output["transitions"])
 
 
+def is_alive(pid: str) -> bool:
+    return Path("/proc", pid).exists()
+
+
 def lab_json(lab, *words):
     done = subprocess.run(
         lab_command(lab, "--json", *words), env=lab.environment(), capture_output=True, check=True
@@ -222,7 +226,9 @@ def test_no_secret_and_no_process_is_left(lab, deployed, status):
             if path.suffix == ".log":
                 assert hashed.encode() not in content, path
     assert PASSWORD not in deployed.stdout + deployed.stderr
-    assert not list(Path("/run").glob("piseduce-[0-9]*")), "a run's folder was left"
+    # A folder is named after its driver's process; another driver may be at work here.
+    left = [f for f in Path("/run").glob("piseduce-[0-9]*") if not is_alive(f.name.split("-")[1])]
+    assert left == []
 
 
 def test_update_brings_the_newer_package_and_its_boot_file_to_the_tftp_folder(lab, status, deploy):
