@@ -13,7 +13,7 @@ from piseduce_runner import lab, show
 from piseduce_runner.environments import list_environments
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab.commands import lab as lab_commands
-from piseduce_runner.site import Site, load_site, load_site_processes
+from piseduce_runner.site import Site, check_is_site, load_site, load_site_processes
 from piseduce_runner.store import Store
 
 _SYSTEM_SITE = Path("/etc/piseduce")
@@ -60,7 +60,7 @@ class _Commands(click.Group):
     show_envvar=True,
     help="The site's folder. Default: the running lab's, or /etc/piseduce.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+@click.option("--json", "as_json", is_flag=True, help="JSON; give it before the command.")
 @click.version_option(package_name="piseduce-runner")
 @click.pass_context
 def main(ctx: click.Context, site: Path | None, as_json: bool) -> None:
@@ -93,8 +93,10 @@ main.add_command(lab_commands)
     metavar="FILE",
     help="Public key for the default user and root; may be given again.",
 )
-@click.option("--password-stdin", is_flag=True, help="Read the default user's password.")
-@click.option("--owner", default=None, metavar="NAME", help="For whom.  [default: you]")
+@click.option("--password-stdin", is_flag=True, help="Read the default user's password: one line.")
+@click.option(
+    "--owner", default=None, metavar="NAME", help="Whose nodes they are then. [default: you]"
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, show the plan, do nothing.")
 @click.pass_obj
 def deploy(context: Context, dry_run: bool, password_stdin: bool, **options) -> None:
@@ -157,7 +159,9 @@ def log(context: Context, node: str, all_states: bool) -> None:
 @click.pass_obj
 def processes(context: Context, name: str | None) -> None:
     """Show the processes: their states, timeouts and conditions."""
-    table = load_site_processes(context.site_folder())
+    folder = context.site_folder()
+    check_is_site(folder)
+    table = load_site_processes(folder)
     if name is not None and name not in table:
         raise UserError(f"unknown process: {name}; there are: {', '.join(table)}")
     show.processes(context.json, [table[name]] if name else list(table.values()))
@@ -172,7 +176,12 @@ def env() -> None:
 @click.pass_obj
 def env_list(context: Context) -> None:
     """List the environments of the site."""
-    show.environments(context.json, list_environments(context.site_folder() / "environments"))
+    folder = context.site_folder()
+    check_is_site(folder)
+    known, damaged = list_environments(folder / "environments")
+    show.environments(context.json, known, damaged)
+    if damaged:
+        sys.exit(1)
 
 
 def _process(site: Site, name: str):

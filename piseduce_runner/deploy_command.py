@@ -40,8 +40,7 @@ def check(
     password_hash = deployment.hash_password(password) if password is not None else ""
     found = deployment.find_environment(site, environment)
     deployment.check_part_size(part_bytes, found, chosen)
-    site.manager_public_key()
-    site.nfs_host_key()
+    site.check_ready()
     store = Store.open_existing(site.database)
     if store is not None:
         held = store.deployments()
@@ -57,11 +56,14 @@ def _check_free(held: Deployment | None, owner: str) -> None:
         return
     if held.is_claimed(time.time()):
         raise UserError(
-            f"{held.node} is being deployed for {held.owner} ({held.claim});"
-            " wait for it: `piseduce-run status`"
+            f"{held.node} is being deployed for {held.owner} by {held.claim};"
+            f" wait for it, or, if that has died, {held.claim_expires - time.time():.0f} s"
         )
     if held.owner != owner:
-        raise UserError(f"{held.node} is held by {held.owner} since their deployment; ask them")
+        raise UserError(
+            f"{held.node} is held by {held.owner}: their deployment is on it;"
+            f" ask them, or deploy in their name (--owner {held.owner})"
+        )
 
 
 def run(

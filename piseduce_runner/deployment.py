@@ -103,7 +103,8 @@ def read_ssh_keys(files: list[Path]) -> tuple[str, ...]:
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: the SSH key cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UserError(f"{path}: the SSH key cannot be read: {reason}") from error
         if "PRIVATE KEY" in text:
             raise UserError(f"{path} is a private key; give the public one ({path}.pub)")
         for number, line in enumerate(text.splitlines(), 1):

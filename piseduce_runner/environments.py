@@ -75,15 +75,20 @@ _PATTERNS = {
 }
 
 
-def list_environments(root: Path) -> list[Environment]:
-    """All environments in the folder `root`, by name. Hidden folders are somebody's work in hand.
+def list_environments(root: Path) -> tuple[list[Environment], list[str]]:
+    """All environments in the folder `root`, by name, and what is wrong with the damaged ones.
 
-    Raises UserError for the first one that is damaged.
+    Hidden folders are somebody's work in hand.
     """
-    if not root.is_dir():
-        return []
-    folders = (entry for entry in sorted(root.iterdir()) if entry.is_dir())
-    return [load(folder) for folder in folders if not folder.name.startswith(".")]
+    good: list[Environment] = []
+    damaged: list[str] = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        if folder.is_dir() and not folder.name.startswith("."):
+            try:
+                good.append(load(folder))
+            except UserError as error:
+                damaged.append(str(error))
+    return good, damaged
 
 
 def find(root: Path, name: str) -> Environment:

@@ -77,7 +77,8 @@ class _TableReader:
         try:
             root = yaml.compose(self._table.read_text("utf-8"), Loader=yaml.SafeLoader)
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{self._table}: cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
+            raise UserError(f"{self._table}: cannot be read: {reason}") from error
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark else ""

@@ -31,9 +31,7 @@ class NodeLog:
             return
         seconds = data.get("duration")
         took = f" ({seconds:.1f} s)" if seconds is not None else ""
-        self._file.write(
-            f"[{data.get('task', '')}]{took}\n{harmless(_ANSI.sub('', text)).strip()}\n"
-        )
+        self._file.write(f"[{data.get('task', '')}]{took}\n{_tidy(text)}\n")
         self._file.flush()
 
     def close(self) -> None:
@@ -47,11 +45,19 @@ def failure_message(task: str, result: dict[str, Any]) -> str:
         if isinstance(item, dict) and (item.get("failed") or item.get("unreachable")):
             return failure_message(task, item)
     message = " ".join(str(result.get("msg") or "it failed without a message").split())
+    if result.get("unreachable"):
+        message = f"the node does not answer over SSH (power, cable, crash): {message.rstrip(':')}"
     if "rc" in result:
         said = str(result.get("stderr") or result.get("module_stderr") or "").strip()
         if said and said.splitlines()[-1] not in message:
             message = f"{message}: {said.splitlines()[-1].strip()}"
     return harmless(f"{task}: {message}")[:_LONGEST_REASON]
+
+
+def _tidy(text: str) -> str:
+    """Ansible's words without its banner (the task's name), colours and terminal line ends."""
+    lines = _ANSI.sub("", text).replace("\r", "").splitlines()
+    return harmless("\n".join(line for line in lines if not line.startswith("TASK ["))).strip()
 
 
 def harmless(text: str) -> str:

@@ -294,6 +294,8 @@ def read_inventory(inventory: Path) -> dict[str, Any]:
             cmdline_args=["--list", "-i", str(inventory)],
             private_data_dir=str(folder / PRIVATE_DATA),
             envvars=_environment(folder, []),
+            # Its own streams: through a terminal, warnings would stand in the midst of the JSON.
+            runner_mode="subprocess",
             quiet=True,
         )
     finally:
@@ -301,7 +303,8 @@ def read_inventory(inventory: Path) -> dict[str, Any]:
     try:
         return json.loads(output)
     except json.JSONDecodeError as error:
-        problem = _inventory_problem(errors or output)
+        # Never of its output: the inventory's secrets are in it.
+        problem = _inventory_problem(errors)
         raise UserError(f"{inventory}: Ansible cannot read it: {problem}") from error
 
 

@@ -41,8 +41,13 @@ def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def _local_time(epoch: float | None) -> str:
+    """For people: the manager's own clock, as in the logs."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch)) if epoch is not None else ""
+
+
 def _time(epoch: float | None) -> str | None:
-    """ISO 8601, in UTC."""
+    """For programs: ISO 8601, in UTC."""
     if epoch is None:
         return None
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -72,6 +77,9 @@ def node_fields(node: str, held: Deployment | None) -> dict[str, Any]:
     if held is None:
         names = ("process", "state", "percent", "environment", "owner", "attempt", "since")
         return {"node": node, "status": "free"} | dict.fromkeys(names) | {"reason": ""}
+    reason = held.reason
+    if held.status is Status.IN_PROGRESS and not held.is_claimed(time.time()):
+        reason = f"interrupted: {held.claim} has gone; deploy the node again"
     return {
         "node": node,
         "status": held.status.value,
@@ -82,7 +90,7 @@ def node_fields(node: str, held: Deployment | None) -> dict[str, Any]:
         "owner": held.owner,
         "attempt": held.attempt,
         "since": _time(held.since),
-        "reason": held.reason,
+        "reason": reason,
     }
 
 
@@ -92,10 +100,10 @@ def status(as_json: bool, site: Site, deployments: dict[str, Deployment]) -> Non
     if as_json:
         _print_json({"nodes": rows})
         return
-    _console().print(_node_table(rows))
+    _console().print(_node_table(rows, deployments))
 
 
-def _node_table(rows: list[dict[str, Any]]) -> Table:
+def _node_table(rows: list[dict[str, Any]], deployments: dict[str, Deployment]) -> Table:
     table = _table("NODE", "STATUS", "STATE", "ENVIRONMENT", "OWNER", "SINCE", "REASON")
     for row in rows:
         percent = f" {row['percent']} %" if row["percent"] is not None else ""
@@ -105,7 +113,7 @@ def _node_table(rows: list[dict[str, Any]]) -> Table:
             f"{row['state']}{percent}" if row["state"] else "",
             row["environment"] or "",
             row["owner"] or "",
-            row["since"] or "",
+            _local_time(held.since if (held := deployments.get(row["node"])) else None),
             Text(row["reason"]),
         )
     return table
@@ -116,6 +124,7 @@ def history(as_json: bool, transitions: list[Transition]) -> None:
     if as_json:
         rows = [
             {
+                "deployment": one.deployment,
                 "node": one.node,
                 "process": one.process,
                 "state": one.state,
@@ -130,18 +139,19 @@ def history(as_json: bool, transitions: list[Transition]) -> None:
         ]
         _print_json({"transitions": rows})
         return
-    table = _table("STARTED", "NODE", "STATE", "TOOK", "OUTCOME", "REASON")
+    table = _table("#", "STARTED", "NODE", "STATE", "TOOK", "OUTCOME", "REASON")
     for one in transitions:
         took = "" if one.ended is None else _seconds(one.ended - one.started)
         outcome = one.outcome.value if one.outcome else "under way"
         colour = {"proven": "green", "failed": "red"}.get(outcome, "yellow")
         table.add_row(
-            _time(one.started),
+            str(one.deployment),
+            _local_time(one.started),
             one.node,
             one.state,
             took,
             Text(outcome, style=colour),
-            Text(one.reason),
+            Text(one.reason.removeprefix(f"{one.state}: ")),
         )
     _console().print(table)
 
@@ -198,10 +208,10 @@ def processes(as_json: bool, table: list[Process]) -> None:
         console.print(rows)
 
 
-def environments(as_json: bool, known: list[Environment]) -> None:
-    """The environments of a site."""
+def environments(as_json: bool, known: list[Environment], damaged: list[str]) -> None:
+    """The environments of a site, and what is wrong with those that cannot be used."""
     if as_json:
-        _print_json({"environments": [one.variables for one in known]})
+        _print_json({"environments": [one.variables for one in known], "damaged": damaged})
         return
     table = _table("NAME", "FAMILY", "LOGIN", "IMAGE", "MAPPED", "COMPRESSED", "ROOT PARTITION")
     for one in known:
@@ -214,6 +224,8 @@ def environments(as_json: bool, known: list[Environment]) -> None:
             f"{one.root_sectors * 512 // _MIB} MiB",
         )
     _console().print(table)
+    for problem in damaged:
+        click.echo(f"damaged: {problem}")
 
 
 def plan(as_json: bool, process: Process, request: Request) -> None:
@@ -224,12 +236,22 @@ def plan(as_json: bool, process: Process, request: Request) -> None:
             {
                 "nodes": [node.name for node in request.nodes],
                 "environment": request.environment.name,
+                "owner": request.owner,
+                "part_bytes": request.part_bytes,
+                "ssh_keys": list(request.ssh_keys),
+                "password": bool(request.password_hash),
                 "states": [state.name for state in states],
             }
         )
         return
     names = ", ".join(node.name for node in request.nodes)
-    click.echo(f"would deploy {request.environment.name} on {names}, through these states:")
+    size = f"{request.part_bytes // _MIB} MiB" if request.part_bytes else "the whole card"
+    password = "a password" if request.password_hash else "no password"
+    click.echo(f"would deploy {request.environment.name} on {names} for {request.owner},")
+    click.echo(
+        f"with {size} for the system, {len(request.ssh_keys)} SSH keys and {password} for"
+        f" {request.environment.login}, through these states:"
+    )
     click.echo("  " + " ".join(state.name for state in states))
     click.echo("nothing was done (--dry-run)")
 
@@ -326,7 +348,7 @@ def deployment_summary(
     if as_json:
         _print_json({"nodes": rows, "cost": cost})
         return
-    _console().print(_node_table(rows))
+    _console().print(_node_table(rows, {one.node: one for one in held}))
     click.echo(
         f"took {_seconds(usage.wall)}; cost this manager {usage.cpu:.1f} s of CPU"
         f" ({usage.cpu / len(held):.1f} s a node), {runs} runs of Ansible,"

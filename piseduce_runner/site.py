@@ -10,6 +10,7 @@ state/                the store and the logs
 
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from piseduce_runner.runner import read_inventory
 _HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _SERIAL = re.compile(r"[0-9a-f]{8}")
+_PUBLIC_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [ -~]*)?")
 _DEVICE = re.compile(r"/dev/[A-Za-z0-9/_-]+")
 # The name by which the deploy OS answers on every node.
 NFS_HOSTNAME = "nfspi"
@@ -64,6 +66,8 @@ class Site:
     folder: Path
     manager_address: str
     image_url: str
+    tftp_root: Path
+    nfs_boot_files: Path
     nodes: dict[str, Node]
     switches: dict[str, Switch]
 
@@ -110,15 +114,42 @@ class Site:
         """The public host key of the deploy OS, one line. Raises `UserError` when missing."""
         return _read_key(self.folder / "keys" / "nfs_host_key.pub")
 
+    def check_ready(self) -> None:
+        """Whether a deployment can begin: keys and folders are there. Raises `UserError`."""
+        self.manager_public_key()
+        self.nfs_host_key()
+        if not os.access(self.manager_key, os.R_OK):
+            raise UserError(f"{self.manager_key}: the manager's private key cannot be read")
+        if self.manager_key.stat().st_mode & 0o077:
+            raise UserError(f"{self.manager_key}: others can read it, so SSH refuses it; chmod 600")
+        if not os.access(self.tftp_root, os.W_OK):
+            raise UserError(f"piseduce_tftp_root {self.tftp_root}: no folder that we can write to")
+        if not (self.nfs_boot_files / "cmdline.txt").is_file():
+            raise UserError(f"piseduce_nfs_boot_files {self.nfs_boot_files}: no cmdline.txt in it")
+
     def choose_nodes(self, names: Iterable[str]) -> list[Node]:
         """The nodes of these names, each once. Raises `UserError` that lists the unknown ones."""
         unique = list(dict.fromkeys(names))
         unknown = [name for name in unique if name not in self.nodes]
         if unknown:
-            close = difflib.get_close_matches(unknown[0], self.nodes, 1)
-            hint = f"did you mean {close[0]}?" if close else "`piseduce-run status` lists the nodes"
-            raise UserError(f"unknown node: {', '.join(unknown)}; {hint}")
+            raise UserError(f"unknown node: {', '.join(unknown)}; {self._hint(unknown[0])}")
         return [self.nodes[name] for name in unique]
+
+    def _hint(self, unknown: str) -> str:
+        # Never guess another number: at night a hint is taken, and the wrong board is written.
+        letters = re.sub(r"[0-9]+", "0", unknown)
+        close = [
+            name
+            for name in difflib.get_close_matches(unknown, self.nodes, 3)
+            if re.sub(r"[0-9]+", "0", name) != letters
+        ]
+        return f"did you mean {close[0]}?" if close else "`piseduce-run status` lists the nodes"
+
+
+def check_is_site(folder: Path) -> None:
+    """Raises `UserError` when the folder is no site."""
+    if not (folder / "inventory").is_dir():
+        raise UserError(f"{folder} is no site: it has no folder inventory/")
 
 
 def role_folders(site: Path) -> list[Path]:
@@ -140,8 +171,7 @@ def load_site(folder: Path) -> Site:
     mean here what they mean in a run.
     """
     inventory = folder / "inventory"
-    if not inventory.is_dir():
-        raise UserError(f"{folder} is no site: it has no folder inventory/")
+    check_is_site(folder)
     _check_syntax(inventory)
     listing = read_inventory(inventory)
     variables = listing.get("_meta", {}).get("hostvars", {})
@@ -159,7 +189,11 @@ def load_site(folder: Path) -> Site:
     return Site(
         folder=folder,
         manager_address=reader.address(first, "piseduce_manager_address", "the site"),
-        image_url=reader.text(first, "piseduce_image_url", "the site").rstrip("/"),
+        image_url=reader.text(
+            first, "piseduce_image_url", "the site", re.compile(r"http://[^/\s]+(/\S*)?").fullmatch
+        ).rstrip("/"),
+        tftp_root=Path(reader.text(first, "piseduce_tftp_root", "the site")),
+        nfs_boot_files=Path(reader.text(first, "piseduce_nfs_boot_files", "the site")),
         nodes=nodes,
         switches=switches,
     )
@@ -167,9 +201,13 @@ def load_site(folder: Path) -> Site:
 
 def _read_key(path: Path) -> str:
     try:
-        return path.read_text("utf-8").strip()
+        text = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the key cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UserError(f"{path}: the key cannot be read: {reason}") from error
+    if not _PUBLIC_KEY.fullmatch(text):
+        raise UserError(f"{path}: not one line of a public SSH key (`ssh-ed25519 AAAA...`)")
+    return text
 
 
 def _check_syntax(inventory: Path) -> None:
@@ -247,12 +285,24 @@ class _Reader:
         forbidden = variables.get("switch_forbidden_ports", [])
         if not isinstance(forbidden, list) or not all(type(port) is int for port in forbidden):
             self._fail(where, "switch_forbidden_ports must be a list of port numbers")
+        self._check_access(variables, where)
         return Switch(
             name=name,
             address=self.address(variables, "switch_address", where),
             port_count=self.integer(variables, "switch_port_count", where),
             forbidden_ports=frozenset(forbidden),
         )
+
+    def _check_access(self, variables: dict[str, Any], where: str) -> None:
+        """What SNMP needs: a community for v2c, a user for v3."""
+        version = variables.get("switch_version", "v2c")
+        if version not in ("v2c", "v3"):
+            self._fail(where, f"switch_version is {version!r}; it must be v2c or v3")
+        needed = "switch_community" if version == "v2c" else "switch_user"
+        if not variables.get(needed):
+            self._fail(where, f"{needed} is missing (switch_version is {version})")
+        if "switch_udp_port" in variables:
+            self.integer(variables, "switch_udp_port", where)
 
     def check_unique(self, nodes: Iterable[Node]) -> None:
         """No two nodes share what must be theirs alone."""

@@ -107,6 +107,7 @@ class Deployment:
 class Transition:
     """One line of the journal. `ended` and `outcome` are None while the state lasts."""
 
+    deployment: int
     node: str
     process: str
     state: str

@@ -15,7 +15,7 @@ MTOOLS = os.environ | {"MTOOLS_SKIP_CHECK": "1"}
 
 def environment(lab: SimulatedLab) -> Environment:
     """The lab's one environment."""
-    (only,) = list_environments(lab.site / "environments")
+    ((only,), _) = list_environments(lab.site / "environments")
     return only
 
 

@@ -17,8 +17,6 @@ INVENTORY = {
     "all": {
         "vars": {
             "piseduce_manager_address": "127.0.0.1",
-            "piseduce_tftp_root": "/srv/tftp",
-            "piseduce_nfs_boot_files": "/srv/nfs-boot",
             "piseduce_image_url": "http://127.0.0.1:8000/environments/",
         },
         "children": {
@@ -38,7 +36,11 @@ INVENTORY = {
             "switches": {
                 "vars": {"switch_port_count": 8},
                 "hosts": {
-                    "switch-1": {"switch_address": "192.0.2.252", "switch_forbidden_ports": [8]}
+                    "switch-1": {
+                        "switch_address": "192.0.2.252",
+                        "switch_community": "private",
+                        "switch_forbidden_ports": [8],
+                    }
                 },
             },
         },
@@ -49,12 +51,21 @@ INVENTORY = {
 def write_site(folder: Path, change=lambda inventory: None) -> Path:
     """A site in `folder`; `change` may spoil its inventory first."""
     inventory = copy.deepcopy(INVENTORY)
+    for name in ("tftp", "nfs-boot"):
+        (folder / name).mkdir(parents=True)
+    (folder / "nfs-boot" / "cmdline.txt").write_text("root=/dev/nfs\n")
+    inventory["all"]["vars"] |= {
+        "piseduce_tftp_root": str(folder / "tftp"),
+        "piseduce_nfs_boot_files": str(folder / "nfs-boot"),
+    }
     change(inventory)
     (folder / "inventory").mkdir(parents=True)
     (folder / "inventory" / "hosts.yml").write_text(yaml.safe_dump(inventory))
     (folder / "keys").mkdir()
     (folder / "keys" / "nfs_host_key.pub").write_text("ssh-ed25519 AAAAnfs\n")
     (folder / "keys" / "manager_ed25519.pub").write_text("ssh-ed25519 AAAAmanager\n")
+    (folder / "keys" / "manager_ed25519").write_text("a private key\n")
+    (folder / "keys" / "manager_ed25519").chmod(0o600)
     return folder
 
 

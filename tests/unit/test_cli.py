@@ -119,6 +119,29 @@ def test_json_status_has_the_promised_fields(run, tmp_path):
     }  # fmt: skip
 
 
+def test_a_deployment_whose_driver_has_died_is_shown_as_interrupted(run, tmp_path):
+    store = Store.open(tmp_path / "site" / "state" / "piseduce.db")
+    new = NewDeployment("node-1", "deploy", "debian-12", "alice", 4, "env_copy", {})
+    store.begin([new], "driver 7", now=0, expires=10)
+    store.close()
+    row = json.loads(run("--json", "status").output)["nodes"][0]
+    assert row["status"] == "in_progress"
+    assert row["reason"] == "interrupted: driver 7 has gone; deploy the node again"
+
+
+@pytest.mark.parametrize("words", [["processes"], ["env", "list"], ["status"]])
+def test_a_folder_that_is_no_site_is_refused_by_every_command(tmp_path, words):
+    result = CliRunner().invoke(main, ["--site", str(tmp_path), *words])
+    assert is_one_clear_line(result, "is no site")
+
+
+def test_a_damaged_environment_hides_no_other(run, tmp_path):
+    (tmp_path / "site" / "environments" / "broken").mkdir(parents=True)
+    result = run("env", "list")
+    assert result.exit_code == 1
+    assert "damaged: " in result.output
+
+
 def test_every_command_has_help(run):
     for name, command in main.commands.items():
         assert command.help, name

@@ -337,18 +337,21 @@ def test_environments_are_listed_by_name_without_work_in_hand(folder: Path) -> N
     change(folder.parent / "another", name="another")
     (folder.parent / ".sample-1.0.x7y").mkdir()
     (folder.parent / "notes.txt").touch()
-    names = [env.name for env in list_environments(folder.parent)]
-    assert names == ["another", "sample-1.0"]
+    good, damaged = list_environments(folder.parent)
+    assert [env.name for env in good] == ["another", "sample-1.0"]
+    assert damaged == []
 
 
-def test_a_damaged_environment_does_not_pass_the_listing(folder: Path) -> None:
+def test_a_damaged_environment_is_told_of_and_hides_no_other(folder: Path) -> None:
     (folder.parent / "broken").mkdir()
-    with pytest.raises(UserError, match="broken is not an environment"):
-        list_environments(folder.parent)
+    good, damaged = list_environments(folder.parent)
+    assert [env.name for env in good] == ["sample-1.0"]
+    (problem,) = damaged
+    assert "broken is not an environment" in problem
 
 
 def test_a_site_without_environments_has_none(tmp_path: Path) -> None:
-    assert list_environments(tmp_path / "environments") == []
+    assert list_environments(tmp_path / "environments") == ([], [])
 
 
 def test_an_environment_is_found_by_its_name(folder: Path) -> None:

@@ -188,6 +188,20 @@ def test_an_inventory_that_ansible_refuses_is_a_clear_error(site):
         runner.read_inventory(site / "inventory")
 
 
+def test_a_warning_of_ansible_does_not_spoil_an_inventory(site):
+    (site / "inventory" / "hosts.yml").write_text(
+        "all: {children: {nodes: {hosts: {a: {}}}, rack-1: {hosts: {a: {x: secret-word}}}}}\n"
+    )
+    assert runner.read_inventory(site / "inventory")["rack-1"]["hosts"] == ["a"]
+
+
+def test_no_value_of_an_inventory_is_in_the_error(site):
+    (site / "inventory" / "hosts.yml").write_text("nodes: {hosts: [secret-word]}\n")
+    with pytest.raises(UserError) as error:
+        runner.read_inventory(site / "inventory")
+    assert "secret-word" not in str(error.value)
+
+
 def test_the_inventory_has_group_variables(site):
     listing = runner.read_inventory(site / "inventory")
     assert listing["_meta"]["hostvars"]["a"]["place"] == "{{ inventory_hostname }}-here"

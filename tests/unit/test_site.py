@@ -39,6 +39,18 @@ def test_a_site_is_read_with_its_group_variables(tmp_path):
         (lambda i: node(i).update(node_switch="none"), "'none', which is not in group `switches`"),
         (lambda i: node(i).update(node_card_device="/dev/../etc/x"), "node_card_device"),
         (lambda i: switch(i).update(switch_forbidden_ports="8"), "must be a list"),
+        (
+            lambda i: switch(i).pop("switch_community"),
+            "switch switch-1: switch_community is missing",
+        ),
+        (lambda i: switch(i).update(switch_version="v3"), "switch_user is missing"),
+        (lambda i: switch(i).update(switch_version="v9"), "switch_version is 'v9'"),
+        (lambda i: switch(i).update(switch_udp_port="snmp"), "switch_udp_port is 'snmp'"),
+        (
+            lambda i: i["all"]["vars"].update(piseduce_image_url="foo"),
+            "piseduce_image_url is 'foo'",
+        ),
+        (lambda i: i["all"]["vars"].pop("piseduce_tftp_root"), "piseduce_tftp_root is missing"),
         (lambda i: i["all"]["children"].pop("nodes"), "no host in group `nodes`"),
         (lambda i: i["all"]["vars"].pop("piseduce_image_url"), "piseduce_image_url is missing"),
         (
@@ -72,6 +84,31 @@ def test_unknown_nodes_are_refused_with_the_nearest_name(tmp_path):
     assert [n.name for n in site.choose_nodes(["node-2", "node-2"])] == ["node-2"]
     with pytest.raises(UserError, match="unknown node: nod-1; did you mean node-1"):
         site.choose_nodes(["node-1", "nod-1"])
+    # Another number is another board: no guess.
+    with pytest.raises(UserError, match="unknown node: node-9; `piseduce-run status` lists"):
+        site.choose_nodes(["node-9"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda site: (site / "keys/manager_ed25519").unlink(), "private key cannot be read"),
+        (lambda site: (site / "keys/manager_ed25519").chmod(0o644), "chmod 600"),
+        (
+            lambda site: (site / "keys/nfs_host_key.pub").write_text("junk"),
+            "not one line of a public",
+        ),
+        (lambda site: (site / "keys/manager_ed25519.pub").unlink(), "No such file"),
+        (lambda site: (site / "tftp").rmdir(), "piseduce_tftp_root"),
+        (lambda site: (site / "nfs-boot/cmdline.txt").unlink(), "piseduce_nfs_boot_files"),
+    ],
+)
+def test_what_a_deployment_needs_is_missed_before_it_begins(tmp_path, spoil, message):
+    site = load_site(write_site(tmp_path))
+    site.check_ready()
+    spoil(tmp_path)
+    with pytest.raises(UserError, match=message):
+        site.check_ready()
 
 
 def test_known_hosts_name_systems_rather_than_addresses(tmp_path):
