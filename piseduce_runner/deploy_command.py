@@ -34,6 +34,7 @@ def check(
     password: str | None,
 ) -> Request:
     """Turn what the user typed into a request. Raises `UserError`; touches nothing."""
+    deployment.check_owner(owner)
     chosen = site.choose_nodes(nodes)
     part_bytes = deployment.parse_part_size(part_size)
     keys = deployment.read_ssh_keys(list(ssh_keys))
@@ -78,7 +79,8 @@ def run(
     meter.start()
     events: queue.SimpleQueue[RunEvent] = queue.SimpleQueue()
     try:
-        progress = ProgressListener(site.manager_address, events.put)
+        names = [node.name for node in request.nodes]
+        progress = ProgressListener(site.manager_address, names, events.put)
     except OSError as error:
         raise UserError(
             f"piseduce_manager_address {site.manager_address} is no address of this machine"

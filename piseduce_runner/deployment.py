@@ -3,6 +3,7 @@
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ _SECTOR = 512
 _GIB = 1024**3
 _MIB = 1024**2
 _PART_SIZE = re.compile(r"([1-9][0-9]{0,6})(gb|mb)")
+# sshd(8), AUTHORIZED_KEYS FILE FORMAT.
+_KEY_TYPE = re.compile(
+    r"ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)"
+    r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
+)
+_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # chpasswd(8) reads lines, and crypt(5) takes no longer keys in every implementation.
 _LONGEST_PASSWORD = 128
 
@@ -64,6 +71,12 @@ def find_environment(site: Site, name: str) -> Environment:
     environment = environments.find(site.environments, name)
     environments.verify_files(environment)
     return environment
+
+
+def check_owner(owner: str) -> None:
+    """An owner is a login name or a mail address. Raises `UserError`."""
+    if not _OWNER.fullmatch(owner):
+        raise UserError(f"owner {owner!r} is not understood; letters, digits and . _ @ - only")
 
 
 def parse_part_size(text: str) -> int:
@@ -117,8 +130,8 @@ def read_ssh_keys(files: list[Path]) -> tuple[str, ...]:
 
 def _checked_key(line: str, where: str) -> str:
     words = line.split()
-    # Options before the key type (command=..., from=...) would run on our nodes as root.
-    if not re.fullmatch(r"[a-z0-9@.-]+", words[0]) or not line.isprintable():
+    # Options before the key type (command=..., cert-authority) would hold on our nodes for root.
+    if not _KEY_TYPE.fullmatch(words[0]) or not line.isprintable():
         raise UserError(f"{where}: not a public SSH key (`ssh-ed25519 AAAA... comment`)")
     result = subprocess.run(
         ["ssh-keygen", "-l", "-f", "-"], input=line + "\n", capture_output=True, text=True
@@ -149,13 +162,13 @@ def hash_password(password: str) -> str:
 class BatchMaker:
     """Makes the batches of one deployment: what each role finds on each node.
 
-    `progress` is where nodes send their percent (see progress.py).
+    `progress` gives where a node sends its percent (see progress.py).
     """
 
     site: Site
     store: Store
     request: Request
-    progress: dict[str, Any]
+    progress: Callable[[str], dict[str, Any]]
 
     def __call__(self, states: tuple[State, ...], nodes: list[str]) -> Batch:
         """The batch of these nodes. Expects the host keys that the store knows from now on."""
@@ -199,7 +212,7 @@ class BatchMaker:
             },
             "node_memory": memory,
             "node_card_device": node.card_device,
-            "progress": self.progress,
+            "progress": self.progress(node.name),
             "site": {
                 "manager_public_key": self.site.manager_public_key(),
                 "manager_key_file": str(self.site.manager_key),

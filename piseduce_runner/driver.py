@@ -8,7 +8,7 @@ loop; runs report into its queue.
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from piseduce_runner import planner
 from piseduce_runner.planner import (
@@ -32,7 +32,7 @@ from piseduce_runner.runs import (
     StateFailed,
     StateProven,
 )
-from piseduce_runner.store import Outcome, Store
+from piseduce_runner.store import NodeTaken, Outcome, Store
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,12 @@ class Driver:
                 self._end(record.node)
         try:
             while self._under_way() or self._runs:
-                self._start_batches()
-                self._take_events()
-                self._end_overdue()
-                self._renew_claim()
+                steps = (self._start_batches, self._take_events, self._end_overdue)
+                for step in (*steps, self._renew_claim):
+                    try:
+                        step()
+                    except NodeTaken as error:
+                        self._give_up(error.node, str(error))
         finally:
             for run in self._runs:
                 run.end()
@@ -171,12 +173,20 @@ class Driver:
 
     def _start(self, stretch: tuple[State, ...], nodes: list[str]) -> None:
         batch = self._make_batch(stretch, nodes)
+        ours = []
         for node in nodes:
-            self._enter(node, str(batch.logs[node]))
-        run = self._runner.start(batch, self._events.put)
+            try:
+                self._enter(node, str(batch.logs[node]))
+                ours.append(node)
+            except NodeTaken as error:
+                self._give_up(node, str(error))
+        if not ours:
+            return
+        variables = {node: batch.variables[node] for node in ours}
+        run = self._runner.start(replace(batch, variables=variables), self._events.put)
         self._runs.append(run)
         self._runs_started += 1
-        for node in nodes:
+        for node in ours:
             self._run_of[node] = run
 
     def _enter(self, node: str, log: str) -> None:
@@ -194,11 +204,14 @@ class Driver:
     # events
 
     def _take_events(self) -> None:
-        """Wait for an event, or until something is due; then take all that are there."""
+        """Wait for an event, or until something is due; then take those that are there by now.
+
+        No more: deadlines are looked at in between, however fast events come.
+        """
         timeout = max(0.0, self._next_due() - time.monotonic())
         try:
             self._handle(self._events.get(timeout=timeout))
-            while True:
+            for _ in range(self._events.qsize()):
                 self._handle(self._events.get_nowait())
         except queue.Empty:
             return
@@ -216,9 +229,9 @@ class Driver:
 
     def _handle(self, event: RunEvent | _Stop) -> None:
         match event:
-            case StateProven(run=run, node=node, position=position):
+            case StateProven(run=run, node=node):
                 if self._run_of.get(node) is run:
-                    self._on_proven(run, node, position)
+                    self._on_proven(event)
             case StateFailed(run=run, node=node, position=position, reason=reason):
                 if self._run_of.get(node) is run:
                     self._apply(node, Failed(position, reason))
@@ -232,8 +245,9 @@ class Driver:
             case _Stop(reason=reason):
                 self._on_stop(reason)
 
-    def _on_proven(self, run: Run, node: str, position: int) -> None:
-        self._apply(node, Proven(position))
+    def _on_proven(self, event: StateProven) -> None:
+        run, node, position = event.run, event.node, event.position
+        self._apply(node, Proven(position), event.at)
         record = self._records[node]
         if record.status is not Status.IN_PROGRESS:
             return
@@ -280,9 +294,19 @@ class Driver:
 
     # what follows
 
-    def _apply(self, node: str, event: planner.Event) -> None:
+    def _give_up(self, node: str, reason: str) -> None:
+        """The node is another driver's by now: leave it, and write nothing of it any more."""
+        record = self._records[node]
+        self._records[node] = replace(record, status=Status.LOST, entered=None, reason=reason)
+        run = self._run_of.pop(node, None)
+        if run is not None:
+            run.end_node(node)
+        self._show(node)
+
+    def _apply(self, node: str, event: planner.Event, at: float | None = None) -> None:
+        now = time.monotonic() if at is None else at
         try:
-            record = planner.apply(self._process, self._records[node], event, time.monotonic())
+            record = planner.apply(self._process, self._records[node], event, now)
         except ImpossibleEvent:
             return  # of a run that was given up; the record stands
         self._records[node] = record

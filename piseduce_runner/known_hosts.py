@@ -25,6 +25,11 @@ def write_known_hosts(site: Site, deployed_keys: dict[str, str]) -> None:
 def ssh_options(site: Site, name: str) -> list[str]:
     """Options for ssh(1) to reach the system that is known as `name`, and no other."""
     return [
+        # Not the admin's own settings: an agent that is forwarded is lent to every node.
+        *("-F", "none"),
+        *("-o", "ForwardAgent=no"),
+        *("-o", "IdentitiesOnly=yes"),
+        *("-o", "UpdateHostKeys=no"),
         *("-o", f"HostKeyAlias={name}"),
         *("-o", f"UserKnownHostsFile={site.known_hosts}"),
         *("-o", "GlobalKnownHostsFile=/dev/null"),

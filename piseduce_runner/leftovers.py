@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _GRACE_SECONDS = 2.0
+_PATIENCE_SECONDS = 5.0
 
 
 def find_processes(run: str, folder: str, assignment: str | None = None) -> list[int]:
@@ -40,8 +41,26 @@ def find_processes(run: str, folder: str, assignment: str | None = None) -> list
     return found
 
 
-def end_processes(pids: Iterable[int]) -> None:
-    """End these processes and wait until they are gone: SIGTERM, then SIGKILL after two seconds."""
+def end_run(run: str, folder: str, assignment: str | None = None) -> set[int]:
+    """End what `find_processes` finds, and what that has started meanwhile, until nothing is found.
+
+    Gives what the kernel would not let go of within five seconds.
+    """
+    stuck: set[int] = set()
+    limit = time.monotonic() + _PATIENCE_SECONDS
+    while found := set(find_processes(run, folder, assignment)) - stuck:
+        stuck |= end_processes(found)
+        if time.monotonic() > limit:
+            return stuck | found
+    return stuck
+
+
+def end_processes(pids: Iterable[int]) -> set[int]:
+    """End these processes and wait until they are gone: SIGTERM, then SIGKILL after two seconds.
+
+    Gives those that are still there five seconds later: the kernel holds them, and lets them go
+    when their disk or network answers. Nobody is to wait for that.
+    """
     alive = set(pids)
     _send(alive, signal.SIGTERM)
     limit = time.monotonic() + _GRACE_SECONDS
@@ -50,7 +69,10 @@ def end_processes(pids: Iterable[int]) -> None:
         if not killed and time.monotonic() > limit:
             _send(alive, signal.SIGKILL)
             killed = True
+        if time.monotonic() > limit + _PATIENCE_SECONDS:
+            break
         time.sleep(0.02)
+    return alive
 
 
 def _send(pids: set[int], number: signal.Signals) -> None:

@@ -1,40 +1,44 @@
 """Receives how far nodes are, in percent, while a state lasts.
 
 Nodes send UDP datagrams, JSON of `token`, `node` and `percent`, about once a second: no SSH session
-per look, and no harm when one gets lost. The token is of this driver; datagrams without it, from a
-node that has gone astray or from a stranger, are passed over.
+per look, and no harm when one gets lost. Every node has a token of its own; datagrams without it,
+from a node that has gone astray or from a stranger, are passed over. What comes faster than a
+person can read is passed over too: nobody can keep the driver busy with it.
 """
 
 import json
 import secrets
 import socket
 import threading
+import time
+from collections.abc import Iterable
 
 from piseduce_runner.runs import Progressed, Report
 
 _LONGEST_DATAGRAM = 1024
+_INTERVAL_SECONDS = 0.5
 
 
 class ProgressListener:
-    """Listens on the manager's address until `close`.
+    """Listens on the manager's address for these nodes until `close`.
 
     Raises `OSError` when the address is not one of this machine's.
     """
 
-    def __init__(self, address: str, report: Report) -> None:
+    def __init__(self, address: str, nodes: Iterable[str], report: Report) -> None:
         self._report = report
-        self._token = secrets.token_hex(16)
+        self._tokens = {node: secrets.token_hex(16) for node in nodes}
+        self._reported: dict[str, tuple[float, int]] = {}
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((address, 0))
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="progress", daemon=True)
         self._thread.start()
 
-    @property
-    def target(self) -> dict[str, str | int]:
-        """What the roles get as `progress`: where to send, and with which token."""
+    def target(self, node: str) -> dict[str, str | int]:
+        """What the roles get as `progress` on a node: where to send, and with which token."""
         address, port = self._socket.getsockname()
-        return {"address": address, "port": port, "token": self._token}
+        return {"address": address, "port": port, "token": self._tokens[node]}
 
     def close(self) -> None:
         """Stop listening."""
@@ -46,21 +50,29 @@ class ProgressListener:
 
     def _listen(self) -> None:
         while not self._closed.is_set():
-            datagram = self._socket.recv(_LONGEST_DATAGRAM)
-            event = self._parse(datagram)
-            if event is not None:
+            event = self._parse(self._socket.recv(_LONGEST_DATAGRAM))
+            if event is not None and self._is_news(event):
                 self._report(event)
+
+    def _is_news(self, event: Progressed) -> bool:
+        now = time.monotonic()
+        when, percent = self._reported.get(event.node, (float("-inf"), -1))
+        # The last percent is never passed over; the same one always.
+        is_due = now - when >= _INTERVAL_SECONDS or event.percent == 100
+        if event.percent == percent or not is_due:
+            return False
+        self._reported[event.node] = (now, event.percent)
+        return True
 
     def _parse(self, datagram: bytes) -> Progressed | None:
         try:
             message = json.loads(datagram)
             node, percent, token = message["node"], message["percent"], message["token"]
-        except (ValueError, TypeError, KeyError):
+            expected = self._tokens[node].encode()
+            is_known = secrets.compare_digest(token.encode(), expected)
+        # Whatever a stranger sends: not JSON, not a mapping, other types, folded a thousand times.
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        if not isinstance(token, str) or not secrets.compare_digest(
-            token.encode(), self._token.encode()
-        ):
-            return None
-        if not isinstance(node, str) or not isinstance(percent, int) or not 0 <= percent <= 100:
+        if not is_known or type(percent) is not int or not 0 <= percent <= 100:
             return None
         return Progressed(node, percent)

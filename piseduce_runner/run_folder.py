@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from piseduce_runner.leftovers import end_processes, find_processes
+from piseduce_runner.leftovers import end_run
 from piseduce_runner.processes import State
 
 # ansible-runner's own part of the folder.
@@ -41,7 +41,7 @@ def remove_stale_run_folders() -> None:
     for folder in _runtime_folder().glob("piseduce-*-*"):
         pid = folder.name.split("-")[1]
         if pid.isdigit() and not Path("/proc", pid).exists():
-            end_processes(find_processes(folder.name, str(folder)))
+            end_run(folder.name, str(folder))
             shutil.rmtree(folder)
 
 
@@ -114,7 +114,8 @@ _DataDumper.add_representer(
 
 def _as_data(value: Any) -> Any:
     if isinstance(value, str):
-        return _Data(value) if "{" in value else value
+        # A line that begins with this word sets other marks than braces.
+        return _Data(value) if "{" in value or "#jinja2" in value else value
     if isinstance(value, dict):
         return {key: _as_data(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -18,7 +18,7 @@ import ansible_runner
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
-from piseduce_runner.leftovers import end_processes, find_processes
+from piseduce_runner.leftovers import end_run
 from piseduce_runner.processes import State
 from piseduce_runner.run_folder import (
     ENTER_ACTION,
@@ -41,6 +41,8 @@ from piseduce_runner.runs import (
 _RUN_VARIABLE = "PISEDUCE_RUN"
 # state.yml gives it to every command that runs for a node.
 _NODE_VARIABLE = "PISEDUCE_NODE"
+# How long a task of a node that was given up may take to start its command, before it is ended.
+_RESPITE_SECONDS = 0.5
 
 
 class RunFailed(Exception):
@@ -118,14 +120,13 @@ class AnsibleRun:
         if idle:
             self.end()
         else:
-            theirs = f"{_NODE_VARIABLE}={node}"
-            end_processes(find_processes(self._id, str(self._folder), assignment=theirs))
+            self._end_commands(node)
         return f"in task: {activity.task}" if activity.task else ""
 
     def end(self) -> None:
         """End every process of the run, workers and SSH masters too."""
         self._ended = True
-        end_processes(find_processes(self._id, str(self._folder)))
+        end_run(self._id, str(self._folder))
 
     # in the run's own thread
 
@@ -159,7 +160,7 @@ class AnsibleRun:
 
     def _sweep(self) -> None:
         """End what Ansible left (SSH masters persist on purpose) and remove the folder."""
-        end_processes(find_processes(self._id, str(self._folder)))
+        end_run(self._id, str(self._folder))
         shutil.rmtree(self._folder, ignore_errors=True)
         for log in self._logs.values():
             log.close()
@@ -175,7 +176,10 @@ class AnsibleRun:
             return False
         activity = self._nodes[node]
         kind, task = event["event"], data.get("task", "")
-        if kind == "runner_on_start" and not activity.given_up:
+        if kind == "runner_on_start" and activity.given_up:
+            # It was between two tasks when it was given up: what this one starts is ended too.
+            threading.Timer(_RESPITE_SECONDS, self._end_commands, [node]).start()
+        elif kind == "runner_on_start":
             self._on_task_start(node, activity, data.get("task_action", ""), task)
         elif kind in ("runner_on_ok", "runner_item_on_ok"):
             self._logs[node].write(data, text)
@@ -220,6 +224,10 @@ class AnsibleRun:
 
     # small parts
 
+    def _end_commands(self, node: str) -> None:
+        """End the commands that run for the node on the manager: SSH clients, local modules."""
+        end_run(self._id, str(self._folder), assignment=f"{_NODE_VARIABLE}={node}")
+
     def _answer(self, node: str, position: int, word: str) -> None:
         gate = self._gates / f"{node}.{position}"
         partial = gate.with_suffix(gate.suffix + ".new")
@@ -234,16 +242,30 @@ class AnsibleRun:
         return self.batch.states[activity.state]
 
 
+# What the states of this project remember, and its form: from a node it may be anything.
+_FACT_FORMS = {
+    "boot_id": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+    "host_key": re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,100}=*"),
+    "power": re.compile(r"on|off"),
+}
+_MOST_FACTS = 20
+
+
 def _are_facts(facts: Any) -> bool:
     """Whether these can be stored: they come from a node, and go into files and variables."""
     return (
         isinstance(facts, dict)
-        and all(re.fullmatch(r"[a-z][a-z0-9_]{0,40}", str(name)) for name in facts)
-        and all(
-            isinstance(value, bool | int)
-            or (isinstance(value, str) and len(value) <= 1000 and value.isprintable())
-            for value in facts.values()
-        )
+        and len(facts) <= _MOST_FACTS
+        and all(_is_fact(str(name), value) for name, value in facts.items())
+    )
+
+
+def _is_fact(name: str, value: Any) -> bool:
+    if form := _FACT_FORMS.get(name):
+        return isinstance(value, str) and form.fullmatch(value) is not None
+    is_short_text = isinstance(value, str) and len(value) <= 200 and value.isprintable()
+    return re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) is not None and (
+        is_short_text or isinstance(value, bool | int)
     )
 
 
@@ -332,7 +354,9 @@ def _last_line(text: str) -> str:
 
 def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
     """Environment of a run. Everything that Ansible writes for itself goes below `folder`."""
+    _forget_own_settings()
     return {
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_CONFIG": str(paths.ansible_dir() / "ansible.cfg"),
         "ANSIBLE_HOME": str(folder / "home"),
         "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
@@ -343,3 +367,13 @@ def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
         # A site is read the same way whatever the admin's locale is.
         "LC_ALL": "C.UTF-8",
     }
+
+
+def _forget_own_settings() -> None:
+    """Drop the admin's own settings of Ansible, which ansible-runner would pass on.
+
+    They must not weaken a run: ANSIBLE_HOST_KEY_CHECKING=False makes ssh accept any key.
+    """
+    for name in list(os.environ):
+        if name.startswith("ANSIBLE_") and not name.startswith("ANSIBLE_VAULT_"):
+            del os.environ[name]

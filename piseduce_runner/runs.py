@@ -5,8 +5,9 @@ others. A run takes a batch of nodes through a stretch of consecutive states. It
 and state; each node goes on to its next state when the driver lets it.
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,11 +34,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class StateProven:
-    """The state at `position` has ended well on the node, which waits for `Run.go_on`."""
+    """The state at `position` has ended well on the node, which waits for `Run.go_on`.
+
+    `at` is when, on the monotonic clock: a busy driver must not make a node late.
+    """
 
     run: "Run"
     node: str
     position: int
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True)

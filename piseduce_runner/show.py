@@ -108,11 +108,11 @@ def _node_table(rows: list[dict[str, Any]], deployments: dict[str, Deployment]) 
     for row in rows:
         percent = f" {row['percent']} %" if row["percent"] is not None else ""
         table.add_row(
-            row["node"],
+            Text(row["node"]),
             _status_text(row["status"]),
-            f"{row['state']}{percent}" if row["state"] else "",
-            row["environment"] or "",
-            row["owner"] or "",
+            Text(f"{row['state']}{percent}" if row["state"] else ""),
+            Text(row["environment"] or ""),
+            Text(row["owner"] or ""),
             _local_time(held.since if (held := deployments.get(row["node"])) else None),
             Text(row["reason"]),
         )

@@ -282,9 +282,10 @@ class _Reader:
 
     def switch(self, name: str, variables: dict[str, Any]) -> Switch:
         where = f"switch {name}"
-        forbidden = variables.get("switch_forbidden_ports", [])
+        # Without a default: a misspelt name would leave the uplink unprotected.
+        forbidden = variables.get("switch_forbidden_ports")
         if not isinstance(forbidden, list) or not all(type(port) is int for port in forbidden):
-            self._fail(where, "switch_forbidden_ports must be a list of port numbers")
+            self._fail(where, "switch_forbidden_ports must be a list of port numbers ([] if none)")
         self._check_access(variables, where)
         return Switch(
             name=name,

@@ -136,6 +136,10 @@ class NewDeployment:
 class NodeTaken(Exception):
     """The node is driven by another driver, or its row changed under our hands."""
 
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(message)
+        self.node = node
+
 
 class Store:
     """The database of one site.
@@ -176,14 +180,15 @@ class Store:
     def begin(self, new: Iterable[NewDeployment], claim: str, now: float, expires: float) -> None:
         """Start these deployments, all or none, and claim their nodes.
 
-        What was known of the node before is set aside; only its memory is taken over. Raises
-        `NodeTaken` when a living driver holds one of the nodes.
+        What was known of the node before is set aside, but for the boot id of the system that ran
+        on it last: the next one must have another. Raises `NodeTaken` when a living driver holds
+        one of the nodes.
         """
         with self._transaction():
             for one in new:
                 held = self.deployment(one.node)
                 if held is not None and held.is_claimed(now):
-                    raise NodeTaken(f"{one.node} is being driven by {held.claim}")
+                    raise NodeTaken(one.node, f"{one.node} is being driven by {held.claim}")
                 self._db.execute(
                     "UPDATE deployment SET active = 0, claim = NULL WHERE node = ? AND active = 1",
                     [one.node],
@@ -195,7 +200,7 @@ class Store:
                     [
                         *(one.node, one.process, one.environment, one.owner),
                         json.dumps(one.options),
-                        json.dumps(held.memory if held else {}),
+                        json.dumps(_carried_over(held)),
                         *(Status.IN_PROGRESS.value, one.position, one.state, 1),
                         *(now, now, claim, expires),
                     ],
@@ -302,7 +307,7 @@ class Store:
     def _check_claim(self, node: str, claim: str) -> Deployment:
         held = self.deployment(node)
         if held is None or held.claim != claim:
-            raise NodeTaken(f"{node} is no longer ours ({claim})")
+            raise NodeTaken(node, f"{node} is no longer ours ({claim})")
         return held
 
     def _change(self, node: str, claim: str, **columns: Any) -> None:
@@ -313,7 +318,7 @@ class Store:
             [*columns.values(), node, claim],
         )
         if cursor.rowcount != 1:
-            raise NodeTaken(f"{node} is no longer ours ({claim})")
+            raise NodeTaken(node, f"{node} is no longer ours ({claim})")
 
     def _close_journal(self, node: str, outcome: Outcome, reason: str, now: float) -> None:
         self._db.execute(
@@ -321,6 +326,11 @@ class Store:
             " WHERE node = ? AND ended IS NULL",
             [now, outcome.value, reason, node],
         )
+
+
+def _carried_over(held: Deployment | None) -> dict[str, Any]:
+    memory = held.memory if held else {}
+    return {name: memory[name] for name in ("boot_id",) if name in memory}
 
 
 def _deployment(row: dict[str, Any]) -> Deployment:

@@ -78,8 +78,9 @@ def test_keys_are_read_with_comments_and_blank_lines_left_out(key, tmp_path):
         ("", "there is no SSH key"),
         ("ssh-ed25519\n", "keys:1: not a valid public SSH key"),
         ("ssh-ed25519 AAAAnonsense me\n", "keys:1: not a valid"),
-        ("\nhello world\n", "keys:2: not a valid"),
+        ("\nhello world\n", "keys:2: not a public"),
         ('command="reboot" {line}', "keys:1: not a public SSH key"),
+        ("cert-authority {line}", "keys:1: not a public SSH key"),
         ("ssh-ed25519 AAAA\x07\n", "keys:1: not a public"),
     ],
 )
@@ -88,6 +89,17 @@ def test_a_malformed_key_is_refused_with_file_and_line(key, tmp_path, text, mess
     file.write_text(text.replace("{line}", key.with_suffix(".pub").read_text()))
     with pytest.raises(UserError, match=message):
         deployment.read_ssh_keys([file])
+
+
+@pytest.mark.parametrize("owner", ["alice", "alice@example.org", "a.b_c-1"])
+def test_owners(owner):
+    deployment.check_owner(owner)
+
+
+@pytest.mark.parametrize("owner", ["", "[/x]", "a b", "\x1b[2J", "-x", "x" * 65, "a\n"])
+def test_owners_that_are_refused(owner):
+    with pytest.raises(UserError, match="owner"):
+        deployment.check_owner(owner)
 
 
 def test_a_private_key_and_a_missing_file_are_refused(key, tmp_path):

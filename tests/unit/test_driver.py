@@ -11,6 +11,7 @@ from piseduce_runner import planner
 from piseduce_runner.driver import Driver, DriverSettings
 from piseduce_runner.planner import Status
 from piseduce_runner.processes import Phase, Process, State
+from piseduce_runner.runs import Progressed
 from piseduce_runner.store import NewDeployment, Outcome, Store
 
 PROCESS = Process(
@@ -142,6 +143,40 @@ def test_stop_loses_what_is_under_way_and_ends_the_runs(cluster):
     assert {record.reason for record in ended.values()} == {"turn_on: stopped by SIGINT"}
     assert all(run.ended for run in two.runner.runs)
     assert two.store.deployment("a").claim is None
+
+
+def test_a_node_that_another_driver_has_taken_is_left_to_it_and_the_others_go_on(cluster):
+    three = cluster(["a", "b", "c"])
+
+    def take(node, position):
+        if (node, position) == ("b", 1):
+            three.store._db.execute("UPDATE deployment SET claim = 'other' WHERE node = 'b'")
+
+    three.runner.on_state = take
+    ended = three.run()
+    assert ended["b"].status is Status.LOST
+    assert "no longer ours" in ended["b"].reason
+    assert ended["a"].status is ended["c"].status is Status.DEPLOYED
+    assert three.store.deployment("b").claim == "other"
+    assert "b" in three.runner.runs[0].given_up
+
+
+def test_a_deadline_holds_however_fast_events_come(cluster):
+    one = cluster(["a"], {("a", 0): HANG})
+
+    class Flood(queue.SimpleQueue):
+        """Never empty: whoever takes an event finds another."""
+
+        def get(self, *arguments, **options):
+            self.put(Progressed("a", self.qsize() % 100))
+            return super().get(*arguments, **options)
+
+        def get_nowait(self):
+            self.put(Progressed("a", self.qsize() % 100))
+            return super().get_nowait()
+
+    one.driver._events = Flood()
+    assert one.run()["a"].reason.startswith("turn_on: not done within 0.4 s")
 
 
 NODES = ("a", "b", "c")

@@ -13,7 +13,7 @@ from piseduce_runner.runs import Progressed
 @pytest.fixture
 def listener():
     events = queue.SimpleQueue()
-    made = ProgressListener("127.0.0.1", events.put)
+    made = ProgressListener("127.0.0.1", ["node-1", "node-2"], events.put)
     yield made, events
     made.close()
 
@@ -27,9 +27,13 @@ def message(target, **changes):
     return json.dumps({"token": target["token"], "node": "node-1", "percent": 7} | changes).encode()
 
 
+def target(listener):
+    return listener.target("node-1")
+
+
 def test_a_datagram_with_the_token_is_reported(listener):
     made, events = listener
-    send(made.target, message(made.target))
+    send(target(made), message(target(made)))
     assert events.get(timeout=10) == Progressed("node-1", 7)
 
 
@@ -39,6 +43,10 @@ def test_a_datagram_with_the_token_is_reported(listener):
         {"token": "guessed"},
         {"token": 7},
         {"token": "caf\u00e9"},
+        {"token": "\ud800"},
+        {"node": "node-2"},
+        {"node": "node-3"},
+        {"node": {}},
         {"percent": 101},
         {"percent": "7"},
         {"node": 1},
@@ -46,19 +54,33 @@ def test_a_datagram_with_the_token_is_reported(listener):
 )
 def test_a_datagram_that_is_not_right_is_passed_over(listener, changes):
     made, events = listener
-    send(made.target, message(made.target, **changes))
-    send(made.target, message(made.target, percent=99))
+    send(target(made), message(target(made), **changes))
+    send(target(made), message(target(made), percent=99))
     assert events.get(timeout=10) == Progressed("node-1", 99)
+    assert events.empty()
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xff\xfe", b"[]", b"7", b'{"node": "n"}', b"x" * 5000])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xff\xfe", b"[]", b"7", b'{"node": "n"}', b"x" * 5000, b"[" * 1024]
+)
 def test_rubbish_is_passed_over(listener, payload):
     made, events = listener
-    send(made.target, payload)
-    send(made.target, message(made.target))
+    send(target(made), payload)
+    send(target(made), message(target(made)))
     assert events.get(timeout=10) == Progressed("node-1", 7)
 
 
 def test_an_address_that_is_not_ours_is_an_os_error():
     with pytest.raises(OSError):
-        ProgressListener("192.0.2.1", print)
+        ProgressListener("192.0.2.1", ["node-1"], print)
+
+
+def test_a_flood_of_datagrams_is_no_flood_of_events(listener):
+    made, events = listener
+    for number in range(500):
+        send(target(made), message(target(made), percent=number % 100))
+    send(target(made), message(target(made), percent=100))
+    received = [events.get(timeout=10)]
+    while received[-1].percent != 100:
+        received.append(events.get(timeout=10))
+    assert len(received) < 50

@@ -130,7 +130,9 @@ def test_what_a_module_remembers_is_reported_and_a_users_braces_stay_braces(star
     assert {event.facts["text"] for event in remembered} == {text}
 
 
-@pytest.mark.parametrize("text", ["0xc0ffee01", "12345678", "yes", "1e3", "~", "{7}", "a: b #c"])
+@pytest.mark.parametrize(
+    "text", ["0xc0ffee01", "12345678", "yes", "1e3", "~", "{7}", "a: b #c", "#jinja2: x"]
+)
 def test_text_stays_text(start, text):
     _, next_event = start("remembers", deployment={"text": text})
     remembered = [event for event in gather(next_event) if isinstance(event, Remembered)]
@@ -142,6 +144,38 @@ def test_what_could_break_out_of_a_line_is_not_remembered(start):
     events = gather(next_event)
     assert not [event for event in events if isinstance(event, Remembered)]
     assert {event.node for event in events if isinstance(event, StateFailed)} == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"boot_id": "#jinja2:x"},
+        {"host_key": "ssh-rsa AAAA"},
+        {"power": "maybe"},
+        {"Name": "x"},
+        {"x": ["a", "list"]},
+        {"x": "y" * 201},
+        {f"x{i}": 1 for i in range(21)},
+        ["x"],
+    ],
+)
+def test_facts_of_another_form_are_refused(facts):
+    assert not runner._are_facts(facts)
+
+
+def test_facts_of_the_right_form_are_taken():
+    assert runner._are_facts({"boot_id": "b2f0c9f4-5f0a-4a0e-9c43-0f3b8e6c7a11", "power": "off"})
+    assert runner._are_facts({"own_fact": "short", "count": 3, "is_so": True})
+
+
+def test_an_admins_own_settings_of_ansible_do_not_weaken_a_run(start, monkeypatch, tmp_path):
+    monkeypatch.setenv("ANSIBLE_HOST_KEY_CHECKING", "False")
+    monkeypatch.setenv("ANSIBLE_LOG_PATH", str(tmp_path / "ansible.log"))
+    _, next_event = start("fine")
+    assert gather(next_event)[-1].error == ""
+    assert not (tmp_path / "ansible.log").exists()
+    environment = runner._environment(tmp_path, [])
+    assert environment["ANSIBLE_HOST_KEY_CHECKING"] == "True"
 
 
 def test_a_nodes_words_do_not_steer_the_terminal(start, site):

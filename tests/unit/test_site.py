@@ -43,6 +43,10 @@ def test_a_site_is_read_with_its_group_variables(tmp_path):
             lambda i: switch(i).pop("switch_community"),
             "switch switch-1: switch_community is missing",
         ),
+        (
+            lambda i: switch(i).pop("switch_forbidden_ports"),
+            "must be a list of port numbers ([] if none)",
+        ),
         (lambda i: switch(i).update(switch_version="v3"), "switch_user is missing"),
         (lambda i: switch(i).update(switch_version="v9"), "switch_version is 'v9'"),
         (lambda i: switch(i).update(switch_udp_port="snmp"), "switch_udp_port is 'snmp'"),

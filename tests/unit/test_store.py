@@ -84,13 +84,13 @@ def test_nothing_is_changed_on_a_node_that_is_not_ours(store, change):
     assert store.transitions() == []
 
 
-def test_memory_adds_up_and_goes_over_to_the_next_deployment(store):
+def test_memory_adds_up_and_of_it_only_the_last_boot_id_outlives_the_deployment(store):
     store.begin([new()], "me", now=1, expires=9)
     store.remember("node-1", "me", {"boot_id": "a"})
     assert store.remember("node-1", "me", {"host_key": "k"}) == {"boot_id": "a", "host_key": "k"}
     store.end("node-1", "me", Status.DEPLOYED, "", now=2)
     store.begin([new()], "me", now=3, expires=9)
-    assert store.deployment("node-1").memory == {"boot_id": "a", "host_key": "k"}
+    assert store.deployment("node-1").memory == {"boot_id": "a"}
 
 
 def test_two_processes_that_begin_at_once_never_both_get_the_node(store, tmp_path):
