@@ -92,6 +92,13 @@ def test_the_site_comes_from_the_environment_too(tmp_path):
     assert "node-2" in result.output
 
 
+def test_a_site_may_be_named_from_where_one_stands(tmp_path, monkeypatch):
+    write_site(tmp_path / "site")
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["--site", "site", "status"])
+    assert result.exit_code == 0, result.output
+
+
 def test_without_any_site_the_way_to_one_is_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("PISEDUCE_LAB_ROOT", str(tmp_path))
     monkeypatch.setattr("piseduce_runner.cli._SYSTEM_SITE", tmp_path / "nowhere")

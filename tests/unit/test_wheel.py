@@ -50,7 +50,7 @@ def test_every_file_of_the_ansible_content_is_in_it(installed):
 
 
 def test_it_reads_its_own_table_and_roles_from_another_folder(installed, tmp_path):
-    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "inventory").mkdir(parents=True)
     done = run(installed, tmp_path, "--site", "site", "processes", "deploy")
     assert done.returncode == 0, done.stderr
     assert "env_copy" in done.stdout
