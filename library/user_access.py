@@ -17,7 +17,8 @@ short_description: Sets who may log in to a system, and how
 description:
   - Gives the system's default user a password and the users' SSH keys, and root the manager's key
     and the users' keys. Both have exactly these keys afterwards.
-  - Root gets no password to log in with. A password that an image brings along is taken away.
+  - Root gets no password to log in with, nor does the default user if none is given. Passwords
+    that an image brings along are well known, and taken away. Keys work without a password.
   - The password comes as a hash, which reaches the system by standard input only.
   - Everything is read back.
 options:
@@ -27,8 +28,8 @@ options:
     required: true
   password_hash:
     description:
-      - Hash of the default user's password, in the form of crypt(5). If empty, the password stays
-        as it is in the image.
+      - Hash of the default user's password, in the form of crypt(5). If empty, that user gets
+        no password, C(*) in shadow(5), and loses the one of the image.
     type: str
     default: ""
   keys:
@@ -61,7 +62,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 password:
-  description: Whether the default user has the password that was asked for, or the image's.
+  description: Whether the default user has the password that was asked for, C(set), or C(none).
   returned: success
   type: str
   sample: set
@@ -98,6 +99,7 @@ class Password:
 
     def __init__(self, name, wanted):
         self.name, self._wanted = name, wanted
+        self.kind = "none" if wanted == _NOTHING else "set anew"
         self.differs = _password_field(name) != wanted
 
     def set(self):
@@ -107,8 +109,11 @@ class Password:
 
 
 def _passwords(login, wanted):
-    """The entries to set: the default user's, and root's if it is one to log in with."""
-    passwords = [Password(login, wanted)] if wanted else []
+    """The entries to set: the default user's, and root's if it is one to log in with.
+
+    A root with "!" is left alone: we are here by root's key, so this system's sshd does not mind.
+    """
+    passwords = [] if login == "root" else [Password(login, wanted or _NOTHING)]
     if not _password_field("root").startswith(("*", "!")):
         passwords.append(Password("root", _NOTHING))
     return [password for password in passwords if password.differs]
@@ -162,8 +167,10 @@ def _work(module):
         if not file.is_in_order(text) and (text or file.read())
     ]
     diff = {
-        "before": _listing(files, lambda file, _text: file.read(), passwords, "as it was"),
-        "after": _listing(files, lambda _file, text: text, passwords, "set anew"),
+        "before": _listing(
+            files, lambda file, _text: file.read(), passwords, lambda _each: "as it was"
+        ),
+        "after": _listing(files, lambda _file, text: text, passwords, lambda each: each.kind),
     }
     if not module.check_mode:
         for file, text in stale:
@@ -175,15 +182,17 @@ def _work(module):
             password.set()
     result = {
         "changed": bool(stale or passwords),
-        "password": "set" if wanted else "of the image",
+        "password": "set" if wanted else "none",
         "key_files": [file.path for _user, file, _text in files],
     }
     return {**result, "diff": diff} if module._diff else result
 
 
-def _listing(files, text_of, passwords, state):
+def _listing(files, text_of, passwords, state_of):
     keys = [f"{file.path}:\n{text_of(file, text)}" for _user, file, text in files]
-    return "".join(keys) + "".join(f"password of {each.name}: {state}\n" for each in passwords)
+    return "".join(keys) + "".join(
+        f"password of {each.name}: {state_of(each)}\n" for each in passwords
+    )
 
 
 def main():

@@ -89,13 +89,56 @@ def test_keys_and_passwords_of_before_are_gone(grant, pi):
 
 
 def test_without_keys_and_password_only_the_manager_gets_in(grant, pi):
-    before = field(pi, "pi")
     result = grant(keys=[], password_hash="")
-    assert result["password"] == "of the image"
-    assert field(pi, "pi") == before
+    assert result["password"] == "none"
     assert keys_of(pi, "root") == [MANAGER]
     assert keys_of(pi, "home/pi") is None
     assert not grant(keys=[], password_hash="")["changed"]
+
+
+# A "!" is no password either, but sshd without PAM would refuse the user's keys as well.
+@pytest.mark.parametrize("image", [OTHER_HASH, "!", "!" + OTHER_HASH, ""])
+def test_without_a_password_the_one_of_the_image_is_taken_away(grant, pi, image):
+    pi.run("usermod", "-p", image, "pi")
+    assert field(pi, "pi") == image
+    result = grant(password_hash="", diff=True)
+    assert result["changed"]
+    assert "password of pi: none" in result["diff"]["after"]
+    assert field(pi, "pi") == "*"
+    assert not grant(password_hash="")["changed"]
+
+
+@pytest.mark.parametrize("pam", ["yes", "no"])
+def test_keys_work_without_a_password(grant, pi, pam):
+    """A real login, to an sshd that has its standard input for a connection."""
+    pi.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/root/own")
+    grant(password_hash="", keys=[pi.run("cat", "/root/own.pub").strip()])
+    options = ["-F", "none", "-i", "/root/own", "-o", "StrictHostKeyChecking=no"]
+    server = f"ProxyCommand=/usr/sbin/sshd -i -o UsePAM={pam}"
+    login = ["ssh", *options, "-o", "BatchMode=yes", "-o", server]
+    for user in ("pi", "root"):
+        assert pi.run(*login, f"{user}@system", "id", "-un") == f"{user}\n"
+
+
+def test_a_password_that_was_given_before_is_taken_away(grant, pi):
+    grant()
+    assert grant(password_hash="")["changed"]
+    assert field(pi, "pi") == "*"
+
+
+def test_a_password_that_does_not_go_away_is_an_error(grant, pi):
+    chpasswd = pi.root / "usr/sbin/chpasswd"
+    chpasswd.unlink()
+    chpasswd.write_text("#!/bin/sh\nexec cat > /dev/null\n")
+    chpasswd.chmod(0o755)
+    with pytest.raises(ModuleFailed, match="password of pi was set, and is not what it was set to"):
+        grant(password_hash="")
+
+
+def test_check_mode_takes_no_password_away(grant, pi):
+    pi.run("usermod", "-p", OTHER_HASH, "pi")
+    assert grant(password_hash="", check=True)["changed"]
+    assert field(pi, "pi") == OTHER_HASH
 
 
 def test_keys_that_the_image_brings_along_are_removed(grant, pi):
