@@ -20,6 +20,7 @@ from ansible.module_utils.piseduce_process import Failure
 _STEP = 1 << 20
 _FILE_LINE = re.compile(r"([0-9a-f]{64}) [ *]\./(.+)")
 _LONGEST = 8192  # bytes of a line: PATH_MAX, a digest, and room
+_LONGEST_HEADER = 64 << 10  # bytes of a tar header of variable length; most hold one path
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FILE_MODE, _FOLDER_MODE = 0o644, 0o755  # a TFTP server serves what everybody may read
 
@@ -47,6 +48,40 @@ class Limit:
         self._bytes_left -= size
         if self._bytes_left < 0:
             raise Failure(f"the files are larger than {self._size} bytes together")
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose headers are looked at before :mod:`tarfile` reads them.
+
+    It reads some kinds of header whole, whatever size they claim, before anybody sees the member.
+    """
+
+    _VARIABLE = (
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    )
+
+    def _proc_member(self, archive):  # meant to be overridden, says a comment in tarfile
+        if self.type in self._VARIABLE and self.size > _LONGEST_HEADER:
+            raise Failure(
+                f"the archive from the node has a header of {self.size} bytes,"
+                f" more than {_LONGEST_HEADER}"
+            )
+        if self.type == tarfile.XGLTYPE:  # tar writes it on request only; they would add up
+            raise Failure("the archive from the node has a header for all its files")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._refuse_holes()
+        return super()._proc_member(archive)
+
+    def _refuse_holes(self, *_arguments):
+        # A list of holes has no bound. Tar writes files with holes on request only.
+        raise Failure("the archive from the node has a file with holes")
+
+    # The three ways to say it in PAX headers.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_holes
 
 
 def read_tree(folder, limit):
@@ -77,12 +112,19 @@ def unpack_tree(stream, target, limit):
     """
     try:
         with tarfile.open(
-            fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape"
+            fileobj=stream,
+            mode="r|",
+            encoding="utf-8",
+            errors="surrogateescape",
+            tarinfo=_Member,
         ) as archive:
             for member in archive:
                 _unpack(archive, member, Path(target), limit)
+                archive.members.clear()  # it keeps all members, and their headers, otherwise
         if len(stream.read(_STEP)) == _STEP:  # tar pads its archive by some kilobytes
             raise Failure("the archive from the node does not end")
+    except RecursionError as error:  # tarfile calls itself for what follows such a header
+        raise Failure("the archive from the node has headers upon headers, and no file") from error
     except (tarfile.TarError, EOFError) as error:
         raise Truncated(f"the archive from the node is damaged: {error}") from error
 

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import io
+import tarfile
+import tracemalloc
 from pathlib import Path
 
 import ansible.module_utils
@@ -63,6 +65,114 @@ def test_a_name_that_could_lead_elsewhere_is_refused(name):
 def test_too_many_files_are_refused():
     with pytest.raises(Failure, match="more than 2 files"):
         trees.parse_listing(listing([], dict.fromkeys("abc", b"x")), trees.Limit(2, 10))
+
+
+def member(kind, data=b"", name="config.txt", size=None):
+    """A member of a tar archive; `size`: what its header claims, if not the truth."""
+    header = tarfile.TarInfo(name)
+    header.type, header.size = kind, len(data) if size is None else size
+    return header.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % 512)
+
+
+class Hostile(io.RawIOBase):
+    """What a node sends that goes on with zeros, as long as somebody reads."""
+
+    def __init__(self, start):
+        self._start, self.given = start, 0
+
+    def read(self, size=-1):
+        assert size >= 0, "somebody wants to read to the end"
+        assert self.given < 4 << 20, "more was read than any boot file's name is long"
+        data = self._start[self.given : self.given + size].ljust(size, b"x")
+        self.given += size
+        return data
+
+
+def unpack(stream, folder):
+    trees.unpack_tree(stream, folder, trees.Limit(1000, 1000))
+
+
+EXTENDED = {
+    "PAX": tarfile.XHDTYPE,
+    "global PAX": tarfile.XGLTYPE,
+    "Solaris PAX": tarfile.SOLARIS_XHDTYPE,
+    "GNU long name": tarfile.GNUTYPE_LONGNAME,
+    "GNU long link": tarfile.GNUTYPE_LONGLINK,
+}
+
+
+@pytest.mark.parametrize("kind", EXTENDED.values(), ids=EXTENDED)
+@pytest.mark.parametrize(
+    "before", [b"", member(tarfile.REGTYPE, b"x", "first")], ids=["1st", "2nd"]
+)
+def test_a_tar_header_too_large_to_be_one_is_refused_unread(kind, before, tmp_path):
+    stream = Hostile(before + member(kind, size=6 << 30))
+    with pytest.raises(Failure, match="header of 6442450944 bytes") as failure:
+        unpack(stream, tmp_path)
+    assert not isinstance(failure.value, trees.Truncated)
+    assert stream.given <= 64 << 10
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_are_unpacked(format, tmp_path):
+    archive = io.BytesIO()
+    name = "a" * 150 + "/" + "b" * 200
+    with tarfile.open(fileobj=archive, mode="w", format=format) as writer:
+        folder = tarfile.TarInfo("a" * 150)
+        folder.type = tarfile.DIRTYPE
+        writer.addfile(folder)
+        file = tarfile.TarInfo(name)
+        file.size = 1
+        writer.addfile(file, io.BytesIO(b"x"))
+    unpack(io.BytesIO(archive.getvalue()), tmp_path)
+    assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_headers_upon_headers_are_refused(tmp_path):
+    chain = member(tarfile.GNUTYPE_LONGNAME, b"name") * 5000
+    with pytest.raises(Failure, match="headers upon headers"):
+        unpack(io.BytesIO(chain), tmp_path)
+
+
+def test_a_header_for_all_files_is_refused(tmp_path):
+    with pytest.raises(Failure, match="a header for all its files"):
+        unpack(io.BytesIO(member(tarfile.XGLTYPE, b"13 comment=x\n")), tmp_path)
+
+
+def test_members_that_count_as_nothing_do_not_add_up(tmp_path):
+    """An archive may name its own folder as often as it likes, each time with a large header."""
+    comment = b"60000 comment=" + b"x" * 59985 + b"\n"
+    folder = member(tarfile.XHDTYPE, comment) + member(tarfile.DIRTYPE, name="./")
+    archive = io.BytesIO(folder * 200 + bytes(1024))
+    tracemalloc.start()
+    try:
+        unpack(archive, tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def sparse_of_gnu():
+    header = bytearray(member(tarfile.GNUTYPE_SPARSE))
+    header[482] = 1  # the list of holes goes on in the next block
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + (b"x" * 504 + b"\1" + b"x" * 7) * 20000
+
+
+def sparse_of_pax():
+    records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+    return member(tarfile.XHDTYPE, records) + member(
+        tarfile.REGTYPE, b"9" * 12 + b"\n" + b"1\n" * 249
+    )
+
+
+@pytest.mark.parametrize("start", [sparse_of_gnu, sparse_of_pax])
+def test_a_file_with_holes_is_refused_before_the_list_of_holes_is_read(start, tmp_path):
+    stream = Hostile(start())
+    with pytest.raises(Failure, match="file with holes"):
+        unpack(stream, tmp_path)
+    assert stream.given <= 64 << 10
 
 
 def test_a_digest_tells_paths_and_contents_apart():
