@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import selectors
 import socket
 import subprocess
 import time
@@ -117,6 +119,7 @@ remember:
 
 _CONNECT = 1.0  # seconds for one attempt to connect
 _LOGIN = 10.0  # seconds for one attempt to log in and read two files; a busy Pi 3 takes about 2
+_LONGEST = 64 << 10  # bytes of an answer; a host name and a boot id are some hundred at most
 _INTERVAL = 0.3  # seconds from the start of one attempt to the next
 # sshd(8) locks out who fails to log in too often (PerSourcePenalties, OpenSSH 9.8).
 _DENIED_INTERVAL = 2.0
@@ -138,23 +141,45 @@ def _port_answer(node):
     return None
 
 
+class _TooMuch(Exception):
+    """What the node says is longer than any answer."""
+
+
 def _ask(node, patience):
     """Log in and ask; returns (exit status, what the node said, what ssh said).
 
     :raises subprocess.TimeoutExpired: it took longer than `patience` seconds
+    :raises _TooMuch: the two were longer than `_LONGEST` bytes
     """
-    child = spawn(
-        ssh_command(node, _QUESTION, connect_timeout=2),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-    )
-    try:
-        output, complaint = child.communicate(timeout=patience)
-    finally:
-        kill(child)
+    command = ssh_command(node, _QUESTION, connect_timeout=2)
+    with spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            output, complaint = _hear(child, patience)
+        finally:
+            kill(child)
     return child.returncode, output, complaint
+
+
+def _hear(child, patience):
+    """Read what a child says until it ends; as `communicate` of subprocess, but bounded."""
+    end = time.monotonic() + patience
+    said = {child.stdout: b"", child.stderr: b""}
+    with selectors.DefaultSelector() as selector:
+        for stream in said:
+            selector.register(stream, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, end - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(child.args, patience)
+            for key, _events in ready:
+                data = os.read(key.fd, _LONGEST)
+                if not data:
+                    selector.unregister(key.fileobj)
+                said[key.fileobj] += data
+            if sum(map(len, said.values())) > _LONGEST:
+                raise _TooMuch
+    child.wait(max(0.0, end - time.monotonic()))
+    return [text.decode("utf-8", "replace") for text in said.values()]
 
 
 class Waiting:
@@ -181,6 +206,9 @@ class Waiting:
         except subprocess.TimeoutExpired:
             if patience == _LOGIN or not self.seen:
                 self.seen = Answer.HANGS.value
+            return ""
+        except _TooMuch:
+            self.seen = f"it said more than {_LONGEST} bytes instead of its host name and boot id"
             return ""
         if status == 0:
             return self._accepted(output.split())

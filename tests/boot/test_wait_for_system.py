@@ -134,6 +134,25 @@ def test_a_strange_answer_is_shown(wait, start_sshd, answer):
         wait(node)
 
 
+@pytest.mark.parametrize("stream", ["", " >&2"], ids=["output", "errors"])
+def test_an_answer_without_an_end_is_not_waited_for(wait, start_sshd, stream, tmp_path):
+    """The node says more than anybody wants to read, and then keeps the session open."""
+    script = tmp_path / "endless"
+    script.write_text(f"#!/bin/sh\nhead -c 300000 /dev/zero | tr '\\0' y{stream}\nsleep 1000\n")
+    script.chmod(0o755)
+    node = start_sshd(f"ForceCommand {script}").reach()
+    with pytest.raises(ModuleFailed, match="last seen: it said more than 65536 bytes"):
+        wait(node)
+    assert processes_with("-p", str(node["port"])) == []
+
+
+def test_words_on_the_way_in_do_not_hide_the_answer(wait, start_sshd):
+    """An answer below the bound is read whole, whatever comes with it on standard error."""
+    command = "head -c 20000 /dev/zero >&2; cat /etc/hostname /proc/sys/kernel/random/boot_id"
+    node = start_sshd(f"ForceCommand {command}").reach()
+    assert wait(node, timeout=SUCCEEDING)["boot_id"] == BOOT_ID
+
+
 def test_a_system_without_the_files_is_shown(wait, start_sshd):
     with pytest.raises(ModuleFailed, match="failed: no hostname here"):
         wait(start_sshd("ForceCommand echo no hostname here >&2; exit 1").reach())
