@@ -14,8 +14,9 @@ APT_PACKAGES := python3-venv dnsmasq-base nginx-light mmdebstrap zstd bmap-tools
 demo: setup
 	sh examples/demo.sh $(BIN)/piseduce-run $(NODES)
 
+# Two at once: most tests wait for nodes. A file's tests stay together, they share what they set up.
 test: setup lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
