@@ -1,5 +1,6 @@
 """Progress datagrams: those of our nodes are taken, all else is passed over."""
 
+import contextlib
 import json
 import queue
 import socket
@@ -79,8 +80,13 @@ def test_a_flood_of_datagrams_is_no_flood_of_events(listener):
     made, events = listener
     for number in range(500):
         send(target(made), message(target(made), percent=number % 100))
-    send(target(made), message(target(made), percent=100))
-    received = [events.get(timeout=10)]
-    while received[-1].percent != 100:
-        received.append(events.get(timeout=10))
+    received = []
+    # A full socket drops datagrams: the last one is sent until it has come through.
+    for _ in range(100):
+        send(target(made), message(target(made), percent=100))
+        with contextlib.suppress(queue.Empty):
+            while not received or received[-1].percent != 100:
+                received.append(events.get(timeout=0.1))
+            break
+    assert received[-1].percent == 100
     assert len(received) < 50
