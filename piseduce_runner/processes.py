@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -61,6 +61,28 @@ def load_processes(table: Path, roles: Iterable[Path]) -> dict[str, Process]:
     file, the line and what is wrong.
     """
     return _TableReader(table, tuple(roles)).read()
+
+
+def load_argument_spec(role: str, folders: Iterable[Path]) -> dict[str, Any]:
+    """The options that the role's `main` entry point documents; none when it documents none.
+
+    Raises `UserError` when the file is not what Ansible expects.
+    """
+    folder = next((folder / role for folder in folders if (folder / role).is_dir()), None)
+    for name in ("argument_specs.yml", "argument_specs.yaml") if folder else ():
+        path = folder / "meta" / name
+        if path.is_file():
+            try:
+                content = yaml.safe_load(path.read_text("utf-8"))
+                options = content["argument_specs"].get("main", {}).get("options", {})
+            except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
+                raise UserError(f"{path}: it holds no argument_specs that can be read") from error
+            except AttributeError as error:
+                raise UserError(f"{path}: argument_specs or main is no mapping") from error
+            if not isinstance(options, dict):
+                raise UserError(f"{path}: the options of main are no mapping")
+            return options
+    return {}
 
 
 class _TableReader:
@@ -141,6 +163,7 @@ class _TableReader:
             self._fail(node, f"unknown state {name!r}: there is no role of that name{hint}")
         if not any((f / name / "tasks" / "main.yml").is_file() for f in self._role_folders):
             self._fail(node, f"state {name!r} has no role: {name}/tasks/main.yml does not exist")
+        load_argument_spec(name, self._role_folders)
 
     def _timeout(self, node: yaml.Node, state: str) -> float:
         text = self._text(node)

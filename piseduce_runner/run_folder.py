@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from piseduce_runner.leftovers import end_run
-from piseduce_runner.processes import State
+from piseduce_runner.processes import State, load_argument_spec
 
 # ansible-runner's own part of the folder.
 PRIVATE_DATA = "ansible-runner"
@@ -51,7 +51,7 @@ def write_states(folder: Path, gates: Path, states: tuple[State, ...], roles: li
     for state in states:
         variables = {"state_timeout": int(state.timeout), "state_phase": state.phase.value}
         specification = folder / f"{state.name}.json"
-        specification.write_text(json.dumps(_argument_spec(state.name, roles)), "utf-8")
+        specification.write_text(json.dumps(load_argument_spec(state.name, roles)), "utf-8")
         tasks += [
             _enter_task(f"Check the arguments of {state.name}", gate, str(specification))
             | {"vars": variables},
@@ -80,19 +80,6 @@ def write_inventory(folder: Path, variables: dict[str, dict[str, Any]]) -> Path:
 
 def _enter_task(name: str, gate: str, argument_spec: str) -> dict[str, Any]:
     return {"name": name, ENTER_ACTION: {"gate": gate, "argument_spec": argument_spec}}
-
-
-def _argument_spec(role: str, folders: list[Path]) -> dict[str, Any]:
-    """The options that the role's `main` entry point documents; none when it documents none."""
-    folder = next((folder / role for folder in folders if (folder / role).is_dir()), None)
-    if folder is None:
-        return {}
-    for name in ("argument_specs.yml", "argument_specs.yaml"):
-        path = folder / "meta" / name
-        if path.is_file():
-            content = yaml.safe_load(path.read_text("utf-8")) or {}
-            return content.get("argument_specs", {}).get("main", {}).get("options", {})
-    return {}
 
 
 class _Data(str):

@@ -82,3 +82,14 @@ def test_an_empty_table_is_refused(tmp_path, roles, text):
 def test_a_missing_table_is_refused(tmp_path, roles):
     with pytest.raises(UserError, match="cannot be read"):
         load_processes(tmp_path / "nowhere.yml", [roles])
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "", "[]", "argument_specs: 7", "argument_specs: {main: {options: 7}}"]
+)
+def test_argument_specs_that_cannot_be_read_are_refused_before_anything_runs(tmp_path, roles, text):
+    (roles / "env_copy" / "meta").mkdir()
+    (roles / "env_copy" / "meta" / "argument_specs.yml").write_text(text)
+    path = table(tmp_path, process("        - {state: env_copy, timeout: 5}\n"))
+    with pytest.raises(UserError, match="env_copy/meta/argument_specs.yml: "):
+        load_processes(path, [roles])
