@@ -21,7 +21,8 @@ import yaml
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
-from piseduce_runner.processes import Process, load_processes
+from piseduce_runner.process_table import load_processes
+from piseduce_runner.processes import Process
 from piseduce_runner.runner import read_inventory
 
 # RFC 1123, section 2.1: letters, digits and hyphens, no hyphen at either end, at most 63.

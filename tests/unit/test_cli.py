@@ -101,7 +101,7 @@ def test_a_site_may_be_named_from_where_one_stands(tmp_path, monkeypatch):
 
 def test_without_any_site_the_way_to_one_is_shown(tmp_path, monkeypatch):
     monkeypatch.setenv("PISEDUCE_LAB_ROOT", str(tmp_path))
-    monkeypatch.setattr("piseduce_runner.cli._SYSTEM_SITE", tmp_path / "nowhere")
+    monkeypatch.setattr("piseduce_runner.cli.context._SYSTEM_SITE", tmp_path / "nowhere")
     result = CliRunner().invoke(main, ["status"], env={"PISEDUCE_SITE": None})
     assert is_one_clear_line(result, "no lab is up", "--site")
 

@@ -4,7 +4,8 @@ import pytest
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
-from piseduce_runner.processes import Phase, load_processes
+from piseduce_runner.process_table import load_processes
+from piseduce_runner.processes import Phase
 
 SEED_ORDER = """
 boot_conf turn_off turn_on ssh_test env_copy env_check delete_partition create_partition

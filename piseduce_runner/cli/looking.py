@@ -1,0 +1,58 @@
+"""Commands that show where nodes are, and where they have been."""
+
+import click
+
+from piseduce_runner import show
+from piseduce_runner.cli.context import Context, existing_store
+from piseduce_runner.errors import UserError
+from piseduce_runner.site import check_is_site, load_site_processes
+
+
+@click.command()
+@click.pass_obj
+def status(context: Context) -> None:
+    """Show where every node is."""
+    site = context.site()
+    with existing_store(site) as store:
+        show.status(context.json, site, store.deployments() if store else {})
+
+
+@click.command()
+@click.argument("node", required=False)
+@click.option("--limit", default=200, show_default=True, help="The newest so many lines.")
+@click.pass_obj
+def history(context: Context, node: str | None, limit: int) -> None:
+    """Show the journal: which states nodes went through, how long, and how they ended."""
+    site = context.site()
+    if node is not None:
+        site.choose_nodes([node])
+    with existing_store(site) as store:
+        show.history(context.json, store.transitions(node, limit) if store else [])
+
+
+@click.command()
+@click.argument("node")
+@click.option("--all", "all_states", is_flag=True, help="The whole deployment, not its last state.")
+@click.pass_obj
+def log(context: Context, node: str, all_states: bool) -> None:
+    """Show what Ansible said of the node's last (or failed) state."""
+    site = context.site()
+    site.choose_nodes([node])
+    with existing_store(site) as store:
+        transitions = store.transitions(node) if store else []
+    if not transitions:
+        raise UserError(f"{node} has no log: nothing was ever deployed on it")
+    show.log(context.json, transitions[-1], all_states)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def processes(context: Context, name: str | None) -> None:
+    """Show the processes: their states, timeouts and conditions."""
+    folder = context.site_folder()
+    check_is_site(folder)
+    table = load_site_processes(folder)
+    if name is not None and name not in table:
+        raise UserError(f"unknown process: {name}; there are: {', '.join(table)}")
+    show.processes(context.json, [table[name]] if name else list(table.values()))
