@@ -7,7 +7,8 @@ from pathlib import Path
 from piseduce_runner import lab
 from piseduce_runner.errors import UserError
 from piseduce_runner.processes import Process
-from piseduce_runner.site import Site, load_site, load_site_processes
+from piseduce_runner.site import Site, load_site_processes
+from piseduce_runner.site_reader import load_site
 from piseduce_runner.store import Store
 
 _SYSTEM_SITE = Path("/etc/piseduce")

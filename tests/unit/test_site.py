@@ -5,7 +5,7 @@ from sites import node, switch, write_site
 
 from piseduce_runner.errors import UserError
 from piseduce_runner.known_hosts import login_line, write_known_hosts
-from piseduce_runner.site import load_site
+from piseduce_runner.site_reader import load_site, survey_site
 
 
 def test_a_site_is_read_with_its_group_variables(tmp_path):
@@ -123,3 +123,25 @@ def test_known_hosts_name_systems_rather_than_addresses(tmp_path):
         "node-2,192.0.2.2 ssh-ed25519 AAAAtwo",
     ]
     assert login_line(site, site.nodes["node-2"], "pi").endswith("known_hosts pi@192.0.2.2")
+
+
+def test_a_survey_goes_on_after_mistakes_and_blames_each_once(tmp_path):
+    def spoil(inventory):
+        node(inventory, "node-1").pop("node_mac")
+        hosts = inventory["all"]["children"]["switches"]["hosts"]
+        hosts["switch-2"] = {"switch_address": "192.0.2.253", "switch_forbidden_ports": []}
+        node(inventory, "node-2")["node_switch"] = "switch-2"
+
+    survey = survey_site(write_site(tmp_path, spoil))
+    first, second = map(str, survey.mistakes)
+    assert "switch switch-2: switch_community is missing" in first
+    assert "node node-1: node_mac is missing" in second
+    assert list(survey.site.switches) == ["switch-1"]
+    assert survey.site.nodes == {}
+    assert survey.variables["switch-1"]["switch_community"] == "private"
+
+
+def test_a_survey_without_the_sites_own_variables_has_no_site(tmp_path):
+    survey = survey_site(write_site(tmp_path, lambda i: i["all"]["vars"].pop("piseduce_image_url")))
+    assert survey.site is None
+    assert "piseduce_image_url is missing" in str(survey.mistakes[0])
