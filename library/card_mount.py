@@ -51,6 +51,12 @@ options:
     type: str
     choices: [mounted, unmounted]
     required: true
+  settles:
+    description:
+      - The TFTP folder holds this card's boot files already, so that with the card released the
+        node needs nothing but a restart. That is then remembered. Only with O(state=unmounted).
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -82,6 +88,11 @@ root:
   description: Mount point of the root file system.
   returned: success
   type: str
+remember:
+  description: That nothing is left but the restart, C(settled).
+  returned: success, with O(settles), not in check mode
+  type: dict
+  sample: {"settled": true}
 """
 
 
@@ -105,6 +116,8 @@ def work(options, check_mode):
             result["changed"] = bool(release(card, BOOT, ROOT))
             if ROOT.index in card.partitions():
                 _prove_clean(card.partition(ROOT.index))
+            if options["settles"]:
+                result["remember"] = {"settled": True}
         return result
 
 
@@ -119,6 +132,7 @@ def main():
         argument_spec={
             **piseduce_card.ARGUMENTS,
             "state": {"type": "str", "choices": ["mounted", "unmounted"], "required": True},
+            "settles": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

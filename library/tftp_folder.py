@@ -92,6 +92,12 @@ options:
         for a partition is no source of boot files.
     type: bool
     default: false
+  settles:
+    description:
+      - The source is the running system's own, so that the node needs nothing but a restart once
+        the folder has its contents. That is then remembered. Only with O(state=present).
+    type: bool
+    default: false
   required_files:
     description: Refuse a source without these files.
     type: list
@@ -155,6 +161,11 @@ folder:
   description: The node's folder.
   returned: success
   type: str
+remember:
+  description: That nothing is left but the restart, C(settled).
+  returned: success, with O(settles), not in check mode
+  type: dict
+  sample: {"settled": true}
 """
 
 # Exit statuses of the node's shell.
@@ -307,6 +318,8 @@ def _work(module):
                 folder.clean()
     if not module._diff:
         del result["diff"]
+    if module.params["settles"] and act is _fill and not module.check_mode:
+        result["remember"] = {"settled": True}
     return {"folder": str(folder.path), **result}
 
 
@@ -319,6 +332,7 @@ def main():
             "source_folder": {"type": "path"},
             "source_node": ARGUMENT,
             "source_mounted": {"type": "bool", "default": False},
+            "settles": {"type": "bool", "default": False},
             "required_files": {"type": "list", "elements": "str", "default": []},
             "max_files": {"type": "int", "default": 5000},
             "max_bytes": {"type": "int", "default": 1 << 30},

@@ -124,7 +124,7 @@ class Card:
         Not by ``partx --delete``, which takes its numbers from the table on the card: that may be
         gone while the kernel still has the partitions (an earlier copy that was cut short).
         """
-        run(
+        _patiently(
             ["delpart", self.path, str(index)],
             what=f"removing partition {index} of {self.path} from the kernel",
         )
@@ -132,16 +132,22 @@ class Card:
             raise Failure(f"the kernel still has partition {index} of {self.path}")
 
     def update_partitions(self):
-        """Make the kernel read the partition table, tried again while udev looks at the card."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                run(["partx", "--update", self.path], what=f"{self.path}: reading its partitions")
-                return
-            except Failure:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.2)
+        """Make the kernel read the partition table."""
+        _patiently(["partx", "--update", self.path], what=f"{self.path}: reading its partitions")
+
+
+def _patiently(command, what):
+    """Run a command that fails as long as somebody looks at the card, such as udev, or the end of
+    a file system that a process served."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            run(command, what=what)
+            return
+        except Failure:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
 
 
 def refuse_other_devices(path, sysfs, other_media):

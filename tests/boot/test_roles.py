@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from .conftest import PROJECT, make_key
 
 HOSTNAME = Path("/etc/hostname").read_text().strip()
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 HASH = "$6$saltsalt$" + "Ab1./" * 17
 
 PLAYBOOK = """
@@ -123,6 +125,11 @@ def fill(folder, content):
         (folder / name).write_text(content)
 
 
+def remembered(output):
+    """What the tasks of a run with -v want remembered, in their order."""
+    return [json.loads(found) for found in re.findall(r'"remember": ({[^}]*})', output)]
+
+
 def test_boot_conf_gives_the_node_the_deploy_systems_files_once(node):
     fill(node.folder / "nfs-boot", "nfs")
     assert node.succeeds("boot_conf") == 1
@@ -166,7 +173,9 @@ def test_boot_update_copies_the_mounted_boot_partition_and_restarts_the_node(nod
     assert (node.tftp / "0000aa01/cmdline.txt").read_text() == "card"
     while not (node.system.root / "rebooted").exists():
         pass
-    assert node.succeeds("boot_update") == 1  # the restart
+    status, output = node.play("boot_update", "-v")
+    assert (status, "changed=1" in output) == (0, True), output  # the restart
+    assert remembered(output) == [{"settled": True}, {"boot_id": BOOT_ID}]
 
 
 def test_boot_update_refuses_a_folder_on_which_nothing_is_mounted(node):

@@ -76,6 +76,13 @@ def test_the_folder_gets_exactly_the_contents_and_keeps_them(call, root):
     assert again["digest"] == result["digest"]
 
 
+def test_only_a_folder_that_is_filled_is_settled(call, root):
+    assert "remember" not in call(settles=True, check=True)
+    assert "remember" not in call()
+    assert call(settles=True)["remember"] == {"settled": True}
+    assert "remember" not in call(settles=True, state="absent")
+
+
 def test_a_change_of_the_source_replaces_all_and_leaves_nothing_behind(call, root, source):
     first = call()
     (source / "kernel8.img").unlink()

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from . import image as images
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
+LAB_SYSTEMS = ROOT / "piseduce_runner/lab/recipe/common/usr"
 
 
 @pytest.fixture(scope="session")
@@ -82,9 +82,17 @@ def server(published, tmp_path):
 @pytest.fixture
 def namespace(tmp_path):
     """Prefix of commands that run in a mount namespace of this test's own."""
-    # Layers of read-only folders may not have commas and colons in their names.
     helpers = tmp_path / "sbin"
-    shutil.copytree(Path(__file__).with_name("sbin"), helpers)
+    helpers.mkdir()
+    # mount(8) looks for it there: FAT as in the lab's systems, where the kernel may have none.
+    helper = helpers / "mount.vfat"
+    text = (LAB_SYSTEMS / "sbin/mount.vfat").read_text()
+    helper.write_text(text.replace("/usr/lib/", f"{LAB_SYSTEMS}/lib/"))
+    helper.chmod(0o755)
+    # What it would do to the real machine is none of a test's business.
+    reboot = helpers / "reboot"
+    reboot.write_text("#!/bin/sh\necho rebooted >> /run/rebooted\n")
+    reboot.chmod(0o755)
     prepare = (
         "mount -t tmpfs none /run && mkdir /run/lock && mount -t tmpfs none /mnt && "
         'mount -t overlay -o "lowerdir=$1:/usr/sbin" none /usr/sbin && echo ready && exec cat'

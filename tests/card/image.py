@@ -81,7 +81,7 @@ def make_raw_image(folder: Path) -> Path:
     )
     call("sfdisk", "--quiet", str(image), input=table)
     os.truncate(os.open(fat, os.O_CREAT | os.O_RDWR), BOOT_SECTORS * 512)
-    call("mkfs.vfat", "-n", "BOOTFS", str(fat))
+    call("mkfs.vfat", "-F", "16", "-s", "1", "-n", "BOOTFS", str(fat))
     call("mcopy", "-i", str(fat), *map(str, sorted(boot.iterdir())), "::")
     os.truncate(os.open(ext4, os.O_CREAT | os.O_RDWR), ROOT_SECTORS * 512)
     call("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-L", "rootfs", "-d", str(root), str(ext4))

@@ -51,6 +51,13 @@ def test_released_card_is_clean_and_free(written, mount, namespace):
     images.call("fsck.vfat", "-n", f"{written.device}p1")
 
 
+def test_with_the_boot_files_in_place_a_released_card_needs_only_a_restart(written, mount):
+    assert "remember" not in mount(written, "mounted", settles=True).result
+    assert "remember" not in mount(written, "unmounted", settles=True, check=True).result
+    assert mount(written, "unmounted", settles=True).result["remember"] == {"settled": True}
+    assert "remember" not in mount(written, "unmounted").result
+
+
 def test_releasing_twice_changes_nothing(written, mount):
     mount(written, "unmounted")
     run = mount(written, "unmounted")

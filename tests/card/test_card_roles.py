@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from boot.conftest import free_port, make_key
 
 from . import image as images
 from .conftest import MIB, ROOT
@@ -67,6 +70,7 @@ def play(namespace, tmp_path, contract):
                 str(Path(sys.executable).with_name("ansible-playbook")),
                 "--inventory",
                 str(inventory),
+                "-v",
                 str(playbook),
             ],
             env={
@@ -95,6 +99,79 @@ def test_states_make_a_system_on_the_card(card, play, namespace, manager):
     assert again.returncode == 0, again.stdout + again.stderr
     over = play(*STATES)
     assert over.returncode == 0, over.stdout + over.stderr
+
+
+@pytest.fixture
+def reachable(namespace, tmp_path, contract):
+    """The node's SSH server, and all that `boot_files` needs to reach it."""
+    port, host_key = free_port(), make_key(tmp_path / "host_key")
+    (tmp_path / "authorized_keys").write_text(make_key(tmp_path / "manager") + "\n")
+    (tmp_path / "known_hosts").write_text(f"nfspi {host_key}\n")
+    (tmp_path / "tftp").mkdir()
+    settings = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": tmp_path / "host_key",
+        "AuthorizedKeysFile": tmp_path / "authorized_keys",
+        "PidFile": "none",
+        "UsePAM": "no",
+        "StrictModes": "no",
+    }
+    (tmp_path / "sshd").write_text("".join(f"{name} {is_}\n" for name, is_ in settings.items()))
+    images.call(*namespace, "mkdir", "/run/sshd")
+    server = subprocess.Popen(
+        [*namespace, shutil.which("sshd"), "-D", "-e", "-f", tmp_path / "sshd"],
+        stderr=(tmp_path / "sshd.log").open("w"),
+    )
+    while "Server listening" not in (tmp_path / "sshd.log").read_text():
+        assert server.poll() is None
+    contract |= {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": port,
+        "node_serial": "0000aa01",
+        "piseduce_tftp_root": str(tmp_path / "tftp"),
+    }
+    contract["site"] |= {
+        "manager_key_file": str(tmp_path / "manager"),
+        "known_hosts_file": str(tmp_path / "known_hosts"),
+        "nfs_hostname": "nfspi",
+    }
+    yield tmp_path / "tftp" / "0000aa01"
+    server.kill()
+    server.wait()
+
+
+def remembered(output):
+    """What the tasks of a run with -v want remembered, in their order."""
+    return [json.loads(found) for found in re.findall(r'"remember": ({[^}]*})', output)]
+
+
+def test_boot_files_is_settled_before_the_restart_each_time(written, reachable, play, namespace):
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    for _attempt in range(2):
+        result = play("boot_files")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert remembered(result.stdout) == [{"settled": True}, {"boot_id": boot_id}]
+        assert (reachable / "cmdline.txt").read_text() == images.CMDLINE
+        found = images.call(*namespace, "findmnt", "--list", "--output", "TARGET").stdout
+        assert "/mnt/piseduce" not in found
+
+
+def test_boot_files_is_not_settled_while_the_card_is_in_use(
+    written, reachable, play, run_module, namespace
+):
+    run_module("card_mount", device=written.device, state="mounted", timeout=60)
+    user = subprocess.Popen(
+        [*namespace, "sh", "-c", "cd /mnt/piseduce/root && echo in && cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert user.stdout.readline() == b"in\n"
+    result = play("boot_files")
+    user.communicate()
+    assert result.returncode == 2
+    assert remembered(result.stdout) == []
+    assert images.call(*namespace, "ls", "/run").stdout.count("rebooted") == 0
 
 
 def test_reason_of_a_failure_reaches_the_driver(card, play, contract):
