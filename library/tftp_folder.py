@@ -35,7 +35,8 @@ description:
   - The contents are copied aside, read back and compared by sha256, brought to the disk, and
     swapped in by one rename(2). At every instant the folder is the old one or the new one, whole.
   - C(root/serial) becomes a symbolic link to C(root/.serial-XXXXXXXX). Older versions and what a
-    crash left behind are removed. A real folder that is in the way is exchanged by renameat2(2).
+    crash left behind are removed, and with O(state=absent) it is proven that nothing is left but
+    the lock. A real folder that is in the way is exchanged by renameat2(2).
   - Refused, with the old folder kept, are files that are neither files nor folders, links that lead
     out of the folder, names that could lead elsewhere, and more data than a boot partition has.
   - Runs on the manager. One at a time works on a serial, by a lock on C(root/.serial.lock).
@@ -261,6 +262,8 @@ def _fill(module, folder, limit):
         changed = current != wanted
         if changed and not module.check_mode:
             folder.fill(source.copy, wanted, limit())
+        if not module.check_mode:
+            folder.clean()
     except Failure as failure:
         raise Failure(f"{source.name}: {failure}") from failure
     return {
@@ -273,9 +276,14 @@ def _fill(module, folder, limit):
 
 def _remove(module, folder, limit):
     current = folder.tree(limit())
-    changed = folder.exists()
-    if changed and not module.check_mode:
-        folder.remove()
+    there = folder.exists()
+    changed = there or bool(folder.leftovers())
+    if not module.check_mode:
+        if there:
+            folder.remove()
+        folder.clean()
+        if folder.exists() or folder.leftovers():
+            raise Failure(f"{folder.path} is still there after it was removed")
     return {"changed": changed, "files": [], "diff": _diff(folder, current, {})}
 
 
@@ -315,7 +323,6 @@ def _work(module):
         else:
             with locked(root / f".{serial}.lock", watch):
                 result = act(module, folder, limit)
-                folder.clean()
     if not module._diff:
         del result["diff"]
     if module.params["settles"] and act is _fill and not module.check_mode:

@@ -65,15 +65,22 @@ class NodeFolder:
             self.path.unlink()
         _flush(self._root)
 
+    def leftovers(self):
+        """Versions that are not in use, and links that were not swapped in: list of paths."""
+        used = self._version_in_use()
+        return [
+            entry
+            for entry in self._root.iterdir()
+            if entry.name.startswith(self._prefix) and entry.name != used
+        ]
+
     def clean(self):
         """Remove versions that are not in use."""
-        used = self._version_in_use()
-        for entry in self._root.iterdir():
-            if entry.name.startswith(self._prefix) and entry.name != used:
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
+        for entry in self.leftovers():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def _version_in_use(self):
         """Name of the version that the link leads to; None without a link of that kind."""

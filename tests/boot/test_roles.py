@@ -188,6 +188,30 @@ def test_boot_update_refuses_a_folder_on_which_nothing_is_mounted(node):
     assert not (node.system.root / "rebooted").exists()
 
 
+def test_update_boot_files_copies_the_mounted_boot_partition_and_restarts_nothing(node):
+    firmware = node.system.root / "boot/firmware"
+    fill(firmware, "stale")
+    status, output = node.play("update_boot_files")
+    assert (status, "nothing is mounted there" in output) == (2, True), output
+    node.system.run("mount", "-t", "tmpfs", "firmware", "/boot/firmware")
+    fill(firmware, "changed")
+    assert node.succeeds("update_boot_files") == 1
+    assert (node.tftp / "0000aa01/cmdline.txt").read_text() == "changed"
+    assert node.succeeds("update_boot_files") == 0
+    assert not (node.system.root / "rebooted").exists()
+
+
+def test_destroying_takes_the_nodes_boot_files_away_without_the_node(node):
+    fill(node.folder / "nfs-boot", "nfs")
+    node.succeeds("boot_conf")
+    node.sshd.kill()
+    fill(node.tftp / ".0000aa01-dead0001", "half")
+    fill(node.tftp / "0000aa02", "another's")
+    assert node.succeeds("destroying") == 1
+    assert sorted(path.name for path in node.tftp.iterdir()) == [".0000aa01.lock", "0000aa02"]
+    assert node.succeeds("destroying") == 0
+
+
 @pytest.mark.parametrize("role", ["system_update", "boot_update"])
 def test_without_a_wish_for_updates_nothing_is_done(node, role):
     deployment = node.variables["deployment"] | {"update": False}

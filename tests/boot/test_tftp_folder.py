@@ -216,6 +216,17 @@ def test_absent_removes_the_folder_and_all_versions(module, call, root):
     assert not module("tftp_folder", **arguments)["changed"]
 
 
+def test_absent_removes_what_a_crash_left_and_nothing_else(module, root):
+    fill(root / f".{SERIAL}-dead0001", {"half": b"x"})
+    (root / f".{SERIAL}-dead0001.link").symlink_to("nowhere")
+    others = {".0000000a-beef0001/theirs": b"x", f"{SERIAL}0/theirs": b"x"}
+    fill(root, others)
+    arguments = {"root": str(root), "serial": SERIAL, "state": "absent", "timeout": 30}
+    assert module("tftp_folder", **arguments)["changed"]
+    assert contents(root) == others | {f".{SERIAL}.lock": b""}
+    assert not module("tftp_folder", **arguments)["changed"]
+
+
 def test_a_held_lock_is_waited_for_until_the_timeout(call, root):
     with (root / f".{SERIAL}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -16,6 +16,7 @@ if MODULE_UTILS not in ansible.module_utils.__path__:
 MODULES = ["node_reboot", "system_upgrade", "tftp_folder", "user_access", "wait_for_system"]
 ROLES = [
     *("boot_conf", "boot_files", "boot_update", "ssh_test", "system_update", "user_conf"),
+    *("destroying", "update_boot_files"),
     *("manager_dnsmasq", "manager_nginx", "manager_tftp"),
 ]
 
