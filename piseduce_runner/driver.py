@@ -194,7 +194,16 @@ class Driver:
         record = self._records[node]
         state = self._process.states[record.position]
         self._since[node] = time.time()
-        self._store.enter(node, self._claim, state.position, state.name, log, self._since[node])
+        self._store.enter(
+            node,
+            self._claim,
+            position=state.position,
+            state=state.name,
+            attempt=1,
+            log=log,
+            now=self._since[node],
+            record={},
+        )
         self._percent.pop(node, None)
         self._records[node] = planner.apply(
             self._process, record, Entered(state.position), time.monotonic()
@@ -251,7 +260,7 @@ class Driver:
         record = self._records[node]
         if record.status is not Status.IN_PROGRESS:
             return
-        self._store.leave(node, self._claim, Outcome.PROVEN, "", time.time())
+        self._store.leave(node, self._claim, Outcome.PROVEN, "", time.time(), {})
         if any(state.position == record.position for state in run.batch.states):
             self._enter(node, str(run.batch.logs[node]))
             run.go_on(node, position)
@@ -316,7 +325,7 @@ class Driver:
     def _end(self, node: str) -> None:
         record = self._records[node]
         self._since[node] = time.time()
-        self._store.end(node, self._claim, record.status, record.reason, self._since[node])
+        self._store.end(node, self._claim, record.status, record.reason, self._since[node], {})
         run = self._run_of.pop(node, None)
         if run is not None and record.status is Status.LOST:
             run.end_node(node)

@@ -19,7 +19,6 @@ import yaml
 
 from piseduce_runner.disk_image import SECTOR, read_partition_table
 from piseduce_runner.errors import UserError
-from piseduce_runner.policy import NO_POLICY, Policy
 
 DESCRIPTION = "environment.yml"
 FAMILIES = ("raspbian",)
@@ -57,19 +56,14 @@ class Environment:
     root_partition: int
     root_start_sector: int
     root_sectors: int
-    policy: Policy = NO_POLICY  # optional: what this image needs otherwise than the table says
 
     @property
     def variables(self) -> dict[str, str | int]:
-        """The keys of environment.yml but `policy`, as roles and programs get them."""
+        """The keys of environment.yml, as roles and programs get them."""
         return {key: getattr(self, key) for key in _KEYS}
 
 
-_KEYS = {
-    field.name: field.type
-    for field in fields(Environment)
-    if field.name not in ("folder", "policy")
-}
+_KEYS = {field.name: field.type for field in fields(Environment) if field.name != "folder"}
 _PATTERNS = {
     "name": NAME,
     "login": LOGIN,
@@ -209,7 +203,7 @@ def _read_mapping(file: Path) -> dict[str, object]:
 
 def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
     """`values` if each key is there, known, of its type and well-formed; else UserError."""
-    if unknown := [str(key) for key in values if key not in (*_KEYS, "policy")]:
+    if unknown := [str(key) for key in values if key not in _KEYS]:
         raise UserError(f"{file}: unknown key {unknown[0]!r}")
     for key, kind in _KEYS.items():
         if key not in values:
@@ -222,9 +216,7 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
             raise UserError(f"{file}: {key} must be positive, not {value}")
         if key in _PATTERNS and not _PATTERNS[key].fullmatch(value):
             raise UserError(f"{file}: {key}: {value!r} is not of the form {_PATTERNS[key].pattern}")
-    if "policy" not in values:
-        return values
-    return values | {"policy": Policy.parse(values["policy"], f"{file}: policy")}
+    return values
 
 
 def _check_layout(file: Path, env: Environment) -> None:

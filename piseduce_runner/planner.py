@@ -18,7 +18,10 @@ class Status(Enum):
 
     IN_PROGRESS = "in_progress"
     DEPLOYED = "deployed"  # every state was proven
+    BOOTED = "booted"  # every state was proven: the node runs from the network
+    DESTROYED = "destroyed"  # every state was proven: the node is off, and free
     LOST = "lost"  # a state failed or missed its deadline; nothing more happens by itself
+    CANCELLED = "cancelled"  # somebody asked for it; nothing more happens by itself
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from piseduce_runner.cli.env import env
 from piseduce_runner.cli.looking import history, log, processes, status
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab.commands import lab
+from piseduce_runner.store import StoreFailed
 
 
 class _Commands(click.Group):
-    """Shows a user's mistake as one line, and exits with 2."""
+    """Shows a user's mistake as one line, and exits with 2; a store that fails, with 1."""
 
     def invoke(self, ctx: click.Context):
         try:
@@ -24,6 +25,9 @@ class _Commands(click.Group):
         except UserError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(2)
+        except StoreFailed as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

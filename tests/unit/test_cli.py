@@ -110,7 +110,7 @@ def test_json_status_has_the_promised_fields(run, tmp_path):
     store = Store.open(tmp_path / "site" / "state" / "piseduce.db")
     new = NewDeployment("node-2", "deploy", "debian-12", "alice", 4, "env_copy", {})
     store.begin([new], "me", now=0, expires=10)
-    store.end("node-2", "me", Status.LOST, "env_copy: not done", now=1_000_000_000)
+    store.end("node-2", "me", Status.LOST, "env_copy: not done", 1_000_000_000, {})
     store.close()
     result = run("--json", "status")
     assert result.exit_code == 0
@@ -172,6 +172,6 @@ def test_a_node_that_is_being_driven_or_is_somebody_elses_is_refused(run, tmp_pa
     new = NewDeployment("node-1", "deploy", "debian-12", "alice", 4, "env_copy", {})
     store.begin([new], "driver 7", now=0, expires=time.time() + 600)
     assert is_one_clear_line(run(*DEPLOY, "--owner", "alice"), "is being deployed", "driver 7")
-    store.end("node-1", "driver 7", Status.DEPLOYED, "", now=1)
+    store.end("node-1", "driver 7", Status.DEPLOYED, "", 1, {})
     assert is_one_clear_line(run(*DEPLOY, "--owner", "bob"), "node-1 is held by alice")
     store.close()
