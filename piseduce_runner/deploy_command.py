@@ -7,7 +7,7 @@ import socket
 import time
 from pathlib import Path
 
-from piseduce_runner import deployment, planner, show
+from piseduce_runner import deployment, planner
 from piseduce_runner.deployment import BatchMaker, Request
 from piseduce_runner.driver import Driver, DriverSettings
 from piseduce_runner.errors import UserError
@@ -17,6 +17,7 @@ from piseduce_runner.progress import ProgressListener
 from piseduce_runner.run_folder import remove_stale_run_folders
 from piseduce_runner.runner import AnsibleRunner
 from piseduce_runner.runs import RunEvent
+from piseduce_runner.show import driving
 from piseduce_runner.site import Site
 from piseduce_runner.store import Deployment, NewDeployment, NodeTaken, Store
 from piseduce_runner.usage import UsageMeter
@@ -92,7 +93,7 @@ def run(
     claim = f"piseduce-run on {socket.gethostname()}, pid {os.getpid()}"
     _claim_nodes(store, process, request, records, claim, settings)
 
-    with show.deployment_view(as_json, process, request) as view:
+    with driving.deployment_view(as_json, process, request) as view:
         driver = Driver(
             process,
             store,
@@ -111,7 +112,7 @@ def run(
     held = store.deployments()
     store.close()
     usage = meter.stop()
-    show.deployment_summary(
+    driving.deployment_summary(
         as_json,
         site,
         request,

@@ -19,6 +19,7 @@ import yaml
 
 from piseduce_runner.disk_image import SECTOR, read_partition_table
 from piseduce_runner.errors import UserError
+from piseduce_runner.policy import NO_POLICY, Policy
 
 DESCRIPTION = "environment.yml"
 FAMILIES = ("raspbian",)
@@ -56,14 +57,19 @@ class Environment:
     root_partition: int
     root_start_sector: int
     root_sectors: int
+    policy: Policy = NO_POLICY  # optional: what this image needs otherwise than the table says
 
     @property
     def variables(self) -> dict[str, str | int]:
-        """The keys of environment.yml, as roles and programs get them."""
+        """The keys of environment.yml but `policy`, as roles and programs get them."""
         return {key: getattr(self, key) for key in _KEYS}
 
 
-_KEYS = {field.name: field.type for field in fields(Environment) if field.name != "folder"}
+_KEYS = {
+    field.name: field.type
+    for field in fields(Environment)
+    if field.name not in ("folder", "policy")
+}
 _PATTERNS = {
     "name": NAME,
     "login": LOGIN,
@@ -203,7 +209,7 @@ def _read_mapping(file: Path) -> dict[str, object]:
 
 def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
     """`values` if each key is there, known, of its type and well-formed; else UserError."""
-    if unknown := [str(key) for key in values if key not in _KEYS]:
+    if unknown := [str(key) for key in values if key not in (*_KEYS, "policy")]:
         raise UserError(f"{file}: unknown key {unknown[0]!r}")
     for key, kind in _KEYS.items():
         if key not in values:
@@ -216,7 +222,9 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
             raise UserError(f"{file}: {key} must be positive, not {value}")
         if key in _PATTERNS and not _PATTERNS[key].fullmatch(value):
             raise UserError(f"{file}: {key}: {value!r} is not of the form {_PATTERNS[key].pattern}")
-    return values
+    if "policy" not in values:
+        return values
+    return values | {"policy": Policy.parse(values["policy"], f"{file}: policy")}
 
 
 def _check_layout(file: Path, env: Environment) -> None:

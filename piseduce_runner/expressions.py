@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any
 
 # A state that lasts a week has been forgotten.
 LIMIT_SECONDS = 7 * 24 * 3600
+_RANGE = "a timeout must be above 0 and less than 7 days"
 _MOST_CHARACTERS = 300
 _MOST_DEPTH = 50
 
@@ -59,7 +60,9 @@ class Expression:
             value = _value(_body(self.text), facts)
         except ZeroDivisionError:
             raise ValueError(f"{self.text} divides by zero") from None
-        return _checked(value, f"{self.text} gives {value:g} seconds")
+        if not _is_deadline(value):
+            raise ValueError(f"{self.text} gives {value:g} seconds; {_RANGE}")
+        return value
 
 
 def parse_timeout(value: object) -> float | Expression:
@@ -71,13 +74,13 @@ def parse_timeout(value: object) -> float | Expression:
             return Expression.parse(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{value!r} is neither seconds nor an expression that gives them")
-    return _checked(float(value), f"it is {value:g} seconds")
+    if not _is_deadline(value):
+        raise ValueError(f"{_RANGE}, in seconds")
+    return float(value)
 
 
-def _checked(seconds: float, what: str) -> float:
-    if not 0 < seconds < LIMIT_SECONDS:
-        raise ValueError(f"{what}; it must be above 0 and less than 7 days")
-    return seconds
+def _is_deadline(seconds: float) -> bool:
+    return 0 < seconds < LIMIT_SECONDS
 
 
 class _Kind(Enum):
@@ -168,7 +171,7 @@ def _kind(node: ast.expr) -> _Kind:
                 raise ValueError(f"{_text(test)} is {test_kind.value}, not true or false")
             return _same_kind(first, second)
         case _:
-            _refuse(node)
+            raise _refusal(node)
 
 
 def _constant_kind(node: ast.expr, value: object) -> _Kind:
@@ -205,7 +208,7 @@ def _comparison_kind(left: ast.expr, op: ast.cmpop, right: ast.expr) -> _Kind:
         if not isinstance(right, ast.Tuple) or not all(are_texts):
             raise ValueError("in needs a list of texts in parentheses: ('RPI3B+', 'RPI4B')")
     else:
-        _refuse(op)
+        raise _refusal(op)
     return _Kind.TRUTH
 
 
@@ -226,9 +229,9 @@ def _same_kind(first: ast.expr, second: ast.expr) -> _Kind:
     return one
 
 
-def _refuse(node: ast.AST) -> NoReturn:
+def _refusal(node: ast.AST) -> ValueError:
     part = f"{_text(node)}: " if isinstance(node, ast.expr) else ""
-    raise ValueError(
+    return ValueError(
         f"{part}only + - * /, < <= > >= == != in, if-else, min() and max() are known here"
     )
 

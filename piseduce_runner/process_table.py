@@ -6,13 +6,22 @@ checked here before anything runs; a mistake is reported with its file and line.
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import replace
+from enum import Enum
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import yaml
+from yaml.constructor import SafeConstructor
 
+from piseduce_runner.argument_specs import load_argument_spec
 from piseduce_runner.errors import UserError
-from piseduce_runner.processes import CONDITIONS, Phase, Process, State
+from piseduce_runner.policy import POLICY_KEYS
+from piseduce_runner.processes import CONDITIONS, Ends, Phase, Power, Process, State
+
+_STATE_KEYS = ("again_from", "durable", "reboots", "only_if", "power", *POLICY_KEYS)
+_Choice = TypeVar("_Choice", bound=Enum)
 
 
 def load_processes(table: Path, roles: Iterable[Path]) -> dict[str, Process]:
@@ -22,28 +31,6 @@ def load_processes(table: Path, roles: Iterable[Path]) -> dict[str, Process]:
     file, the line and what is wrong.
     """
     return _TableReader(table, tuple(roles)).read()
-
-
-def load_argument_spec(role: str, folders: Iterable[Path]) -> dict[str, Any]:
-    """The options that the role's `main` entry point documents; none when it documents none.
-
-    Raises `UserError` when the file is not what Ansible expects.
-    """
-    folder = next((folder / role for folder in folders if (folder / role).is_dir()), None)
-    for name in ("argument_specs.yml", "argument_specs.yaml") if folder else ():
-        path = folder / "meta" / name
-        if path.is_file():
-            try:
-                content = yaml.safe_load(path.read_text("utf-8"))
-                options = content["argument_specs"].get("main", {}).get("options", {})
-            except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-                raise UserError(f"{path}: it holds no argument_specs that can be read") from error
-            except AttributeError as error:
-                raise UserError(f"{path}: argument_specs or main is no mapping") from error
-            if not isinstance(options, dict):
-                raise UserError(f"{path}: the options of main are no mapping")
-            return options
-    return {}
 
 
 class _TableReader:
@@ -78,28 +65,24 @@ class _TableReader:
 
     def _process(self, key: yaml.Node, node: yaml.Node) -> Process:
         what = f"process {key.value!r}"
-        fields = self._fields(node, what, required=("phases",), optional=("description",))
+        fields = self._fields(node, what, ("phases",), ("description", "ends"))
         states: list[State] = []
+        nodes: list[yaml.Node] = []
         for phase_node in self._sequence(fields["phases"], f"{what}: phases"):
             phase_fields = self._fields(phase_node, f"{what}: a phase", ("phase", "states"), ())
-            phase = self._phase(phase_fields["phase"])
+            phase = self._choice(phase_fields["phase"], Phase, "phase")
             for state_node in self._sequence(phase_fields["states"], f"phase {phase.value}"):
-                states.append(self._state(state_node, phase, len(states)))
+                states.append(self._state(state_node, phase, states))
+                nodes.append(state_node)
         if not states:
             self._fail(node, f"{what} has no states")
         description = self._text(fields["description"]) if "description" in fields else ""
-        return Process(key.value, description, tuple(states))
+        ends = self._choice(fields["ends"], Ends, "end") if "ends" in fields else Ends.DEPLOYED
+        self._check_power_cycles(what, states, nodes)
+        return Process(key.value, description, tuple(states), ends)
 
-    def _phase(self, node: yaml.Node) -> Phase:
-        name = self._text(node)
-        try:
-            return Phase(name)
-        except ValueError:
-            known = ", ".join(phase.value for phase in Phase)
-            self._fail(node, f"unknown phase {name!r}; phases are {known}")
-
-    def _state(self, node: yaml.Node, phase: Phase, position: int) -> State:
-        fields = self._fields(node, "a state", ("state", "timeout"), ("reboots", "only_if"))
+    def _state(self, node: yaml.Node, phase: Phase, earlier: list[State]) -> State:
+        fields = self._fields(node, "a state", ("state", "timeout"), _STATE_KEYS)
         name = self._text(fields["state"])
         self._check_role(fields["state"], name)
         only_if = self._text(fields["only_if"]) if "only_if" in fields else None
@@ -108,14 +91,75 @@ class _TableReader:
                 fields["only_if"],
                 f"unknown condition {only_if!r} of state {name}; known: {', '.join(CONDITIONS)}",
             )
-        return State(
-            position,
-            name,
-            phase,
-            timeout=self._timeout(fields["timeout"], name),
+        state = State(
+            position=len(earlier),
+            name=name,
+            phase=phase,
+            durable="durable" in fields and self._boolean(fields["durable"]),
             reboots="reboots" in fields and self._boolean(fields["reboots"]),
+            power=self._power(fields["power"], name, earlier) if "power" in fields else None,
             only_if=only_if,
+            **{
+                key: self._policy_value(fields[key], key, name)
+                for key in POLICY_KEYS
+                if key in fields
+            },
         )
+        if "again_from" in fields:
+            again_from = self._again_from(fields["again_from"], state, earlier)
+            state = replace(state, again_from=again_from)
+        return state
+
+    def _policy_value(self, node: yaml.Node, key: str, state: str) -> Any:
+        # A timeout stays text, or YAML would read 1:30 as a number of base 60.
+        is_text = key == "timeout" and isinstance(node, yaml.ScalarNode)
+        try:
+            value = node.value if is_text else SafeConstructor().construct_object(node, deep=True)
+            return POLICY_KEYS[key](value)
+        except (ValueError, yaml.YAMLError) as error:
+            problem = getattr(error, "problem", None) or error
+            shown = f" is {node.value!r}" if isinstance(node, yaml.ScalarNode) else ""
+            self._fail(node, f"{key} of {state}{shown}: {problem}")
+
+    def _again_from(self, node: yaml.Node, state: State, earlier: list[State]) -> int:
+        name = self._text(node)
+        what = f"again_from of {state.name} is {name!r}"
+        same_phase = takewhile(lambda other: other.phase is state.phase, reversed(earlier))
+        found = [other for other in same_phase if other.name == name]
+        if not found:
+            self._fail(node, f"{what}, which is no earlier state of its phase")
+        if len(found) > 1:
+            self._fail(node, f"{what}, which is ambiguous: its phase has that state twice before")
+        if found[0].only_if not in (None, state.only_if):
+            self._fail(node, f"{what}, which is passed over unless {found[0].only_if} is asked for")
+        return found[0].position
+
+    def _power(self, node: yaml.Node, name: str, earlier: list[State]) -> Power:
+        power = self._choice(node, Power, "power")
+        before = {state.power: state.name for state in earlier}
+        if power in before:
+            self._fail(node, f"{name} has power {power.value}, and so has {before[power]} before")
+        if power is Power.ON and Power.OFF not in before:
+            self._fail(node, f"{name} has power on, but no state before it has power off")
+        return power
+
+    def _check_power_cycles(self, what: str, states: list[State], nodes: list[yaml.Node]) -> None:
+        power_states = [state for state in states if state.power]
+        for state, node in zip(states, nodes, strict=True):
+            if not state.power_cycle:
+                continue
+            if len(power_states) < 2:
+                self._fail(
+                    node,
+                    f"{state.name} has power_cycle, but {what} has no states with power off and on",
+                )
+            for other in power_states:
+                if other.only_if not in (None, state.only_if):
+                    self._fail(
+                        node,
+                        f"{state.name} has power_cycle, but {other.name} is passed over unless"
+                        f" {other.only_if} is asked for",
+                    )
 
     def _check_role(self, node: yaml.Node, name: str) -> None:
         if name not in self._role_names:
@@ -126,15 +170,13 @@ class _TableReader:
             self._fail(node, f"state {name!r} has no role: {name}/tasks/main.yml does not exist")
         load_argument_spec(name, self._role_folders)
 
-    def _timeout(self, node: yaml.Node, state: str) -> float:
-        text = self._text(node)
+    def _choice(self, node: yaml.Node, choices: type[_Choice], what: str) -> _Choice:
+        name = self._text(node)
         try:
-            seconds = float(text)
+            return choices(name)
         except ValueError:
-            seconds = 0.0
-        if not 0 < seconds < 7 * 24 * 3600:
-            self._fail(node, f"timeout of {state} is {text!r}; it must be seconds, above 0")
-        return seconds
+            known = ", ".join(choice.value for choice in choices)
+            self._fail(node, f"unknown {what} {name!r}; known: {known}")
 
     def _fields(
         self, node: yaml.Node, what: str, required: tuple[str, ...], optional: tuple[str, ...]

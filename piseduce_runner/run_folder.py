@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from piseduce_runner.argument_specs import load_argument_spec
 from piseduce_runner.leftovers import end_run
-from piseduce_runner.process_table import load_argument_spec
 from piseduce_runner.processes import State
 
 # ansible-runner's own part of the folder.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
+from piseduce_runner.policy import NO_POLICY, Policy
 from piseduce_runner.process_table import load_processes
 from piseduce_runner.processes import Process
 
@@ -110,6 +111,7 @@ class Site(SiteFolder):
     nfs_boot_files: Path
     nodes: dict[str, Node]
     switches: dict[str, Switch]
+    policy: Policy = NO_POLICY
 
     def check_ready(self) -> None:
         """Whether a deployment can begin: keys and folders are there. Raises `UserError`."""

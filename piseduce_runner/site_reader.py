@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import yaml
 
 from piseduce_runner.errors import UserError
+from piseduce_runner.policy import Policy
 from piseduce_runner.runner import read_inventory
 from piseduce_runner.site import Node, Site, Switch, check_is_site
 
@@ -140,6 +141,9 @@ class _Reader:
             nfs_boot_files=Path(self.text(variables, "piseduce_nfs_boot_files", where)),
             nodes=nodes,
             switches=switches,
+            policy=Policy.parse(
+                variables.get("piseduce_policy", {}), f"{self._inventory}: piseduce_policy"
+            ),
         )
 
     def node(self, name: str, variables: dict[str, Any], switches: dict[str, Switch]) -> Node:

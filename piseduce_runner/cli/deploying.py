@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from piseduce_runner import show
 from piseduce_runner.cli.context import Context, site_process
+from piseduce_runner.show import driving
 
 
 @click.command()
@@ -46,7 +46,7 @@ def deploy(context: Context, dry_run: bool, password_stdin: bool, **options) -> 
     process = site_process(site, "deploy")
     request = deploy_command.check(site, password=password, **options)
     if dry_run:
-        show.plan(context.json, process, request)
+        driving.plan(context.json, process, request)
         return
     identity = next(
         (key.with_suffix("") for key in options["ssh_keys"] if key.with_suffix("").is_file()), None

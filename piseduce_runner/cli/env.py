@@ -4,9 +4,9 @@ import sys
 
 import click
 
-from piseduce_runner import show
 from piseduce_runner.cli.context import Context
 from piseduce_runner.environments import list_environments
+from piseduce_runner.show import environments as environment_tables
 from piseduce_runner.site import check_is_site
 
 
@@ -22,6 +22,6 @@ def env_list(context: Context) -> None:
     folder = context.site_folder()
     check_is_site(folder)
     known, damaged = list_environments(folder / "environments")
-    show.environments(context.json, known, damaged)
+    environment_tables.environments(context.json, known, damaged)
     if damaged:
         sys.exit(1)

@@ -2,9 +2,10 @@
 
 import click
 
-from piseduce_runner import show
 from piseduce_runner.cli.context import Context, existing_store
 from piseduce_runner.errors import UserError
+from piseduce_runner.show import journal, nodes
+from piseduce_runner.show import processes as process_tables
 from piseduce_runner.site import check_is_site, load_site_processes
 
 
@@ -14,7 +15,7 @@ def status(context: Context) -> None:
     """Show where every node is."""
     site = context.site()
     with existing_store(site) as store:
-        show.status(context.json, site, store.deployments() if store else {})
+        nodes.status(context.json, site, store.deployments() if store else {})
 
 
 @click.command()
@@ -27,7 +28,7 @@ def history(context: Context, node: str | None, limit: int) -> None:
     if node is not None:
         site.choose_nodes([node])
     with existing_store(site) as store:
-        show.history(context.json, store.transitions(node, limit) if store else [])
+        journal.history(context.json, store.transitions(node, limit) if store else [])
 
 
 @click.command()
@@ -42,7 +43,7 @@ def log(context: Context, node: str, all_states: bool) -> None:
         transitions = store.transitions(node) if store else []
     if not transitions:
         raise UserError(f"{node} has no log: nothing was ever deployed on it")
-    show.log(context.json, transitions[-1], all_states)
+    journal.log(context.json, transitions[-1], all_states)
 
 
 @click.command()
@@ -55,4 +56,4 @@ def processes(context: Context, name: str | None) -> None:
     table = load_site_processes(folder)
     if name is not None and name not in table:
         raise UserError(f"unknown process: {name}; there are: {', '.join(table)}")
-    show.processes(context.json, [table[name]] if name else list(table.values()))
+    process_tables.processes(context.json, [table[name]] if name else list(table.values()))

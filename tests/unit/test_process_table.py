@@ -4,8 +4,9 @@ import pytest
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
+from piseduce_runner.expressions import Expression
 from piseduce_runner.process_table import load_processes
-from piseduce_runner.processes import Phase
+from piseduce_runner.processes import Ends, Phase, Power, Scope, Window
 
 SEED_ORDER = """
 boot_conf turn_off turn_on ssh_test env_copy env_check delete_partition create_partition
@@ -16,7 +17,7 @@ boot_update ssh_test user_conf
 
 @pytest.fixture
 def roles(tmp_path):
-    for name in ("env_copy", "ssh_test"):
+    for name in ("env_copy", "env_check", "ssh_test", "turn_off", "turn_on"):
         (tmp_path / "roles" / name / "tasks").mkdir(parents=True)
         (tmp_path / "roles" / name / "tasks" / "main.yml").write_text("[]\n")
     (tmp_path / "roles" / "empty_one").mkdir()
@@ -31,6 +32,43 @@ def table(tmp_path, text):
 
 def process(states):
     return f"deploy:\n  phases:\n    - phase: nfs\n      states:\n{states}"
+
+
+def states(*lines):
+    return process("".join(f"        - {{{line}}}\n" for line in lines))
+
+
+def two_phases(first, second):
+    return (
+        f"deploy:\n  phases:\n    - phase: nfs\n      states: [{{{first}, timeout: 5}}]\n"
+        f"    - phase: deployed\n      states: [{{{second}, timeout: 5}}]\n"
+    )
+
+
+OFF, ON = "state: turn_off, timeout: 5, power: off", "state: turn_on, timeout: 5, power: on"
+COPY, CHECK = "state: env_copy, timeout: 5", "state: env_check, timeout: 5"
+
+
+def test_every_key_of_a_state_is_read(tmp_path, roles):
+    text = states(
+        OFF,
+        ON,
+        f"{COPY}, durable: true, window: {{most: 12, seconds: 0.5, per: switch}}",
+        "state: env_check, timeout: 60 + image_bytes / 8e6, retries: 2, again_from: env_copy,"
+        " power_cycle: true, only_if: update",
+        "state: ssh_test, timeout: 5, reboots: true, window: {most: 3}",
+    ).replace("  phases:", "  ends: booted\n  phases:")
+    deploy = load_processes(table(tmp_path, text), [roles])["deploy"]
+    off, on, copy, check, last = deploy.states
+    assert deploy.ends is Ends.BOOTED
+    assert (off.power, on.power, copy.power) == (Power.OFF, Power.ON, None)
+    assert (copy.durable, check.durable) == (True, False)
+    assert copy.window == Window(12, 0.5, Scope.SWITCH)
+    assert last.window == Window(3, 0.0, Scope.SITE)
+    assert check.timeout == Expression("60 + image_bytes / 8e6")
+    assert (check.retries, check.again_from, check.power_cycle) == (2, 2, True)
+    assert (copy.retries, copy.again_from, copy.power_cycle) == (0, None, False)
+    assert (check.only_if, last.reboots) == ("update", True)
 
 
 def test_the_product_table_has_the_states_of_the_seed_in_its_order():
@@ -57,6 +95,40 @@ def test_the_product_table_has_the_states_of_the_seed_in_its_order():
         (process("        - {state: env_copy, timeout: 5, only_if: rain}\n"), 5, "'rain'"),
         (process("        - {state: env_copy, timeout: 5, reboots: 1}\n"), 5, "neither true"),
         (process("        - env_copy\n"), 5, "must be a mapping"),
+        (states(f"{COPY}, retries: 21"), 5, "retries of env_copy is '21': it must be a whole"),
+        (states(f"{COPY}, retries: -1"), 5, "from 0 to 20"),
+        (states(f"{COPY}, retries: true"), 5, "from 0 to 20"),
+        (states(f"{COPY}, retries: []"), 5, "from 0 to 20"),
+        (states(f"{COPY}, retries: !x 1"), 5, "could not determine a constructor"),
+        (states(f"{COPY}, power_cycle: 1"), 5, "neither true nor false"),
+        (states(f"{COPY}, durable: maybe"), 5, "neither true nor false"),
+        (states(f"{COPY}, window: 5"), 5, "window of env_copy is '5': it must be a mapping"),
+        (states(f"{COPY}, window: {{}}"), 5, "needs most or seconds"),
+        (states(f"{COPY}, window: {{max: 5}}"), 5, "unknown key 'max'"),
+        (states(f"{COPY}, window: {{most: 0}}"), 5, "most is 0"),
+        (states(f"{COPY}, window: {{most: 1.5}}"), 5, "most is 1.5"),
+        (states(f"{COPY}, window: {{seconds: .nan}}"), 5, "seconds is nan"),
+        (states(f"{COPY}, window: {{most: 1, per: rack}}"), 5, "per is 'rack'"),
+        (states("state: env_copy, timeout: 5 + image"), 5, "unknown name 'image'; known: image_"),
+        (states("state: env_copy, timeout: 1:30"), 5, "not an expression"),
+        (states("state: env_copy, timeout: [5]"), 5, "neither seconds nor an expression"),
+        (states(CHECK, f"{COPY}, again_from: turn_on"), 6, "no earlier state of its phase"),
+        (states(f"{COPY}, again_from: env_copy"), 5, "no earlier state of its phase"),
+        (states(COPY, COPY, f"{CHECK}, again_from: env_copy"), 7, "ambiguous"),
+        (two_phases("state: env_copy", "state: env_check, again_from: env_copy"), 6, "no earlier"),
+        (states(f"{COPY}, only_if: erase", f"{CHECK}, again_from: env_copy"), 6, "passed over"),
+        (states(f"{COPY}, power: up"), 5, "unknown power 'up'; known: off, on"),
+        (states(ON, OFF), 5, "no state before it has power off"),
+        (states(OFF, OFF), 6, "turn_off has power off, and so has turn_off before"),
+        (states(OFF, ON, ON), 7, "turn_on has power on, and so has turn_on before"),
+        (states(OFF, f"{COPY}, power_cycle: true"), 6, "has no states with power off and on"),
+        (
+            states(f"{OFF}, only_if: erase", ON, f"{COPY}, power_cycle: true"),
+            7,
+            "turn_off is passed over unless erase",
+        ),
+        ("deploy:\n  ends: well\n  phases: []\n", 2, "has no states"),
+        (f"{states(COPY)}  ends: well\n", 6, "unknown end 'well'; known: deployed, booted"),
         ("deploy:\n  phases:\n    - phase: moon\n      states: []\n", 3, "unknown phase 'moon'"),
         ("deploy:\n  phases: []\n", 2, "has no states"),
         ("deploy:\n  phases: nfs\n", 2, "must be a list"),

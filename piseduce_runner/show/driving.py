@@ -1,0 +1,169 @@
+"""Nodes while they are driven: the plan, a live view, and how it ended."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from piseduce_runner import planner
+from piseduce_runner.deployment import Request
+from piseduce_runner.driver import NodeView
+from piseduce_runner.known_hosts import login_line
+from piseduce_runner.planner import Status
+from piseduce_runner.processes import Process
+from piseduce_runner.show.nodes import node_fields, node_table
+from piseduce_runner.show.text import (
+    MIB,
+    duration,
+    new_console,
+    new_table,
+    print_json,
+    status_text,
+)
+from piseduce_runner.site import Site
+from piseduce_runner.store import Deployment
+from piseduce_runner.usage import Usage
+
+
+def plan(as_json: bool, process: Process, request: Request) -> None:
+    """What `deploy` would do."""
+    states = [s for s in process.states if planner.applies(s, request.conditions)]
+    if as_json:
+        print_json(
+            {
+                "nodes": [node.name for node in request.nodes],
+                "environment": request.environment.name,
+                "owner": request.owner,
+                "part_bytes": request.part_bytes,
+                "ssh_keys": list(request.ssh_keys),
+                "password": bool(request.password_hash),
+                "states": [state.name for state in states],
+            }
+        )
+        return
+    names = ", ".join(node.name for node in request.nodes)
+    size = f"{request.part_bytes // MIB} MiB" if request.part_bytes else "the whole card"
+    password = "a password" if request.password_hash else "no password"
+    click.echo(f"would deploy {request.environment.name} on {names} for {request.owner},")
+    click.echo(
+        f"with {size} for the system, {len(request.ssh_keys)} SSH keys and {password} for"
+        f" {request.environment.login}, through these states:"
+    )
+    click.echo("  " + " ".join(state.name for state in states))
+    click.echo("nothing was done (--dry-run)")
+
+
+class View(Protocol):
+    """Shows a deployment while it runs."""
+
+    def observe(self, view: NodeView) -> None:
+        """Take in a node's change."""
+
+
+@contextlib.contextmanager
+def deployment_view(as_json: bool, process: Process, request: Request) -> Iterator[View]:
+    """A live table on a terminal, plain lines elsewhere, nothing with --json."""
+    console = Console(highlight=False, stderr=as_json)
+    if as_json or not console.is_terminal:
+        yield _PlainView(quiet=as_json)
+        return
+    view = _LiveView(process, request)
+    with Live(view, console=console, refresh_per_second=4, transient=True):
+        yield view
+
+
+class _PlainView:
+    """A line for each change of state, and for each quarter of a copy."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._last: dict[str, tuple[str, str, int]] = {}
+
+    def observe(self, view: NodeView) -> None:
+        quarter = (view.percent or 0) // 25
+        seen = (view.status.value, view.state, quarter)
+        if self._quiet or self._last.get(view.node) == seen:
+            return
+        self._last[view.node] = seen
+        words = view.state if view.status is Status.IN_PROGRESS else view.status.value
+        percent = f" {view.percent} %" if view.percent and view.status is Status.IN_PROGRESS else ""
+        reason = f": {view.reason}" if view.reason else ""
+        stamp = time.strftime("%H:%M:%S")
+        click.echo(f"{stamp} {view.node} {words}{percent}{reason}")
+
+
+class _LiveView:
+    """The table that rich draws anew four times a second, from a thread of its own."""
+
+    def __init__(self, process: Process, request: Request) -> None:
+        self._lock = threading.Lock()
+        self._views: dict[str, NodeView] = {}
+        states = [s for s in process.states if planner.applies(s, request.conditions)]
+        self._title = f"{request.environment.name}, {len(states)} states"
+
+    def observe(self, view: NodeView) -> None:
+        with self._lock:
+            self._views[view.node] = view
+
+    def __rich__(self) -> Table:
+        table = new_table("NODE", "STATUS", "STATE", "", "FOR", "REASON")
+        table.title = self._title
+        with self._lock:
+            views = list(self._views.values())
+        for view in views:
+            ended = view.status is not Status.IN_PROGRESS
+            percent = "" if view.percent is None or ended else ProgressBar(100, view.percent, 20)
+            table.add_row(
+                view.node,
+                status_text(view.status.value),
+                view.state,
+                percent,
+                "" if ended else duration(time.time() - view.since),
+                Text(view.reason),
+            )
+        return table
+
+
+def deployment_summary(
+    as_json: bool,
+    site: Site,
+    request: Request,
+    held: list[Deployment],
+    usage: Usage,
+    runs: int,
+    identity: Path | None,
+) -> None:
+    """How the deployment ended, what it cost, and how to log in (with the key `identity`)."""
+    rows = [node_fields(one.node, one) for one in held]
+    cost = {
+        "wall_seconds": round(usage.wall, 3),
+        "cpu_seconds": round(usage.cpu, 3),
+        "cpu_seconds_per_node": round(usage.cpu / len(held), 3),
+        "runs": runs,
+        "peak_memory_bytes": usage.peak_memory,
+    }
+    if as_json:
+        print_json({"nodes": rows, "cost": cost})
+        return
+    new_console().print(node_table(rows, {one.node: one for one in held}))
+    click.echo(
+        f"took {duration(usage.wall)}; cost this manager {usage.cpu:.1f} s of CPU"
+        f" ({usage.cpu / len(held):.1f} s a node), {runs} runs of Ansible,"
+        f" {usage.peak_memory / MIB:.0f} MiB of memory at most"
+    )
+    first = next((one for one in held if one.status is Status.DEPLOYED), None)
+    if first is not None:
+        for user in (request.environment.login, "root") if request.ssh_keys else ():
+            line = login_line(site, site.nodes[first.node], user, identity)
+            click.echo(f"log in as {user}: {line}")
+    if any(one.status is Status.LOST for one in held):
+        click.echo("lost nodes: `piseduce-run log NODE` shows what Ansible said")
