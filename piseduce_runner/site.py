@@ -17,7 +17,7 @@ from pathlib import Path
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
-from piseduce_runner.policy import NO_POLICY, Policy
+from piseduce_runner.policy import NO_POLICY, Policy, apply, check_states
 from piseduce_runner.process_table import load_processes
 from piseduce_runner.processes import Process
 
@@ -161,6 +161,16 @@ def load_site_processes(site: Path) -> dict[str, Process]:
     own = site / "processes.yml"
     table = own if own.exists() else paths.ansible_dir() / "playbooks" / "processes.yml"
     return load_processes(table, role_folders(site))
+
+
+def site_processes(site: Site, *policies: Policy) -> dict[str, Process]:
+    """The site's process table, changed by the site's policy and then by the given ones.
+
+    Raises `UserError` when the table is wrong, or a policy names a state that it does not have.
+    """
+    table = load_site_processes(site.folder)
+    check_states(table.values(), site.policy, *policies)
+    return {name: apply(process, site.policy, *policies) for name, process in table.items()}
 
 
 def read_public_key(path: Path) -> str:

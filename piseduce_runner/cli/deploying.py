@@ -43,8 +43,9 @@ def deploy(context: Context, dry_run: bool, password_stdin: bool, **options) -> 
     password = sys.stdin.readline().removesuffix("\n") if password_stdin else None
     options["owner"] = options["owner"] or os.environ.get("SUDO_USER") or getpass.getuser()
     site = context.site()
-    process = site_process(site, "deploy")
+    site_process(site, "deploy")  # a wrong table is told before an image is read
     request = deploy_command.check(site, password=password, **options)
+    process = site_process(site, "deploy", request.environment.policy)
     if dry_run:
         driving.plan(context.json, process, request)
         return

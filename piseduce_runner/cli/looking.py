@@ -3,10 +3,11 @@
 import click
 
 from piseduce_runner.cli.context import Context, existing_store
+from piseduce_runner.environments import find as find_environment
 from piseduce_runner.errors import UserError
 from piseduce_runner.show import journal, nodes
 from piseduce_runner.show import processes as process_tables
-from piseduce_runner.site import check_is_site, load_site_processes
+from piseduce_runner.site import site_processes
 
 
 @click.command()
@@ -48,12 +49,13 @@ def log(context: Context, node: str, all_states: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--env", "environment", metavar="NAME", help="With the policy of this environment.")
 @click.pass_obj
-def processes(context: Context, name: str | None) -> None:
-    """Show the processes: their states, timeouts and conditions."""
-    folder = context.site_folder()
-    check_is_site(folder)
-    table = load_site_processes(folder)
+def processes(context: Context, name: str | None, environment: str | None) -> None:
+    """Show the processes: their states, and each one's policy at this site."""
+    site = context.site()
+    policies = [find_environment(site.environments, environment).policy] if environment else []
+    table = site_processes(site, *policies)
     if name is not None and name not in table:
         raise UserError(f"unknown process: {name}; there are: {', '.join(table)}")
     process_tables.processes(context.json, [table[name]] if name else list(table.values()))

@@ -163,6 +163,38 @@ def test_processes_are_shown_with_timeouts_and_conditions(run):
     assert [row[0] for row in rows].count("ssh_test") == 3
 
 
+def test_processes_are_shown_with_the_policy_of_the_site(tmp_path):
+    def change(inventory):
+        inventory["all"]["vars"]["piseduce_policy"] = {
+            "env_copy": {
+                "timeout": "60 * nodes",
+                "retries": 7,
+                "window": {"most": 3, "seconds": 1.5, "per": "switch"},
+            }
+        }
+
+    site = str(write_site(tmp_path / "site", change))
+    shown = CliRunner().invoke(main, ["--site", site, "processes", "deploy"])
+    (line,) = [line for line in shown.output.splitlines() if line.startswith("env_copy")]
+    for words in ("60 * nodes", "7", "3 at once, 1.5 s apart per switch"):
+        assert words in line
+    shown = CliRunner().invoke(main, ["--site", site, "--json", "processes", "deploy"])
+    (process,) = json.loads(shown.output)["processes"]
+    assert process["ends"] == "deployed"
+    (copy,) = [state for state in process["states"] if state["state"] == "env_copy"]
+    assert (copy["timeout"], copy["retries"]) == ("60 * nodes", 7)
+    assert copy["window"] == {"most": 3, "seconds": 1.5, "per": "switch"}
+
+
+def test_a_policy_for_a_state_that_does_not_exist_is_one_line(tmp_path):
+    def change(inventory):
+        inventory["all"]["vars"]["piseduce_policy"] = {"env_cpy": {"retries": 1}}
+
+    site = str(write_site(tmp_path / "site", change))
+    result = CliRunner().invoke(main, ["--site", site, "processes"])
+    assert is_one_clear_line(result, "piseduce_policy", "'env_cpy'", "did you mean env_copy?")
+
+
 def test_a_node_that_is_being_driven_or_is_somebody_elses_is_refused(run, tmp_path, monkeypatch):
     from piseduce_runner import deployment
 
