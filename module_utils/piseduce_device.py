@@ -17,10 +17,12 @@ _BLKROGET = 0x125E
 _BLKFLSBUF = 0x1261
 _BLKSSZGET = 0x1268
 _BLKDISCARD = 0x1277
+_BLKZEROOUT = 0x127F
 # The number holds the size of size_t, which differs on 32-bit systems.
 _BLKGETSIZE64 = 2 << 30 | struct.calcsize("N") << 16 | 0x12 << 8 | 114
 
-_DISCARD_STEP = 1 << 30
+_DISCARD_STEP = 256 << 20
+"""Bytes. While the kernel waits for the card, nothing is told and no deadline is noticed."""
 _OPENING = {
     errno.EBUSY: "it is in use (mounted, used as swap, or opened by another program)",
     errno.ENOMEDIUM: "there is no card in the slot",
@@ -99,18 +101,29 @@ def flush_path(path):
         os.close(descriptor)
 
 
-def discard(descriptor, length):
+def discard(descriptor, length, progress=None):
     """Tell the card that nothing on it is needed: old data goes, and writing gets faster.
 
+    :param progress: its ``done`` is raised by each byte discarded
     :returns: None if it worked, else why not: not every card or reader can
     """
     for start in range(0, length, _DISCARD_STEP):
-        what = struct.pack("QQ", start, min(_DISCARD_STEP, length - start))
+        step = min(_DISCARD_STEP, length - start)
         try:
-            fcntl.ioctl(descriptor, _BLKDISCARD, what)
+            fcntl.ioctl(descriptor, _BLKDISCARD, struct.pack("QQ", start, step))
         except OSError as error:
             return error.strerror
+        if progress:
+            progress.done += step
     return None
+
+
+def zero(descriptor, start, length):
+    """Write zeros without sending them from here, where the card can do that (BLKZEROOUT).
+
+    :param start: byte; with `length` a multiple of the logical block size
+    """
+    fcntl.ioctl(descriptor, _BLKZEROOUT, struct.pack("QQ", start, length))
 
 
 def _integer(descriptor, request):

@@ -174,6 +174,14 @@ def test_boot_files_is_not_settled_while_the_card_is_in_use(
     assert images.call(*namespace, "ls", "/run").stdout.count("rebooted") == 0
 
 
+def test_erase_card_leaves_a_blank_card_twice(written, play):
+    for _attempt in range(2):
+        result = play("erase_card")
+        assert result.returncode == 0, result.stdout + result.stderr
+    images.call("blockdev", "--flushbufs", written.device)
+    assert written.path.read_bytes() == bytes(96 * MIB)
+
+
 def test_reason_of_a_failure_reaches_the_driver(card, play, contract):
     contract["deployment"]["part_bytes"] = 500 * MIB
     result = play("env_copy")

@@ -33,6 +33,7 @@ MODULES = {
     "resize_partition": "card_resize",
     "wait_resizing": "card_resize",
     "system_conf": "system_conf",
+    "erase_card": "card_erase",
 }
 
 
