@@ -71,14 +71,56 @@ def test_every_key_of_a_state_is_read(tmp_path, roles):
     assert (check.only_if, last.reboots) == ("update", True)
 
 
-def test_the_product_table_has_the_states_of_the_seed_in_its_order():
+@pytest.fixture(scope="module")
+def ours():
     root = paths.ansible_dir()
-    deploy = load_processes(root / "playbooks" / "processes.yml", [root / "roles"])["deploy"]
+    return load_processes(root / "playbooks" / "processes.yml", [root / "roles"])
+
+
+def test_the_product_table_has_the_states_of_the_seed_in_its_order(ours):
+    deploy = ours["deploy"]
     assert [state.name for state in deploy.states] == SEED_ORDER
     assert [state.position for state in deploy.states] == list(range(len(SEED_ORDER)))
     assert [s.name for s in deploy.states if s.phase is Phase.NFS] == SEED_ORDER[:13]
     assert [s.position for s in deploy.states if s.only_if == "update"] == [14, 15, 16]
     assert [s.name for s in deploy.states if s.reboots] == ["boot_files", "boot_update"]
+
+
+def test_the_product_table_has_the_reconfigurations(ours):
+    assert {name: process.ends for name, process in ours.items()} == {
+        "deploy": Ends.DEPLOYED,
+        "reboot": Ends.DEPLOYED,
+        "bootfiles": Ends.DEPLOYED,
+        "boot_test": Ends.BOOTED,
+        "destroy": Ends.DESTROYED,
+    }
+    for process in ours.values():
+        assert process.description
+
+
+def test_a_node_is_powered_within_a_window_and_never_cycled_for_what_its_switch_does(ours):
+    for process in ours.values():
+        for state in process.states:
+            if state.power is Power.ON:
+                assert state.window.most and state.window.seconds
+                assert state.window.per is Scope.SWITCH
+            if state.name in ("turn_off", "turn_on", "boot_conf", "system_update"):
+                assert not state.power_cycle
+
+
+def test_what_is_on_the_card_survives_a_power_cycle_and_mounts_do_not(ours):
+    assert [state.name for state in ours["deploy"].states if state.durable] == [
+        "env_copy", "env_check", "delete_partition", "create_partition", "resize_partition",
+        "wait_resizing", "system_conf", "system_update", "user_conf",
+    ]  # fmt: skip
+
+
+def test_a_board_that_never_boots_is_lost_within_a_quarter_of_an_hour(ours):
+    for process in ours.values():
+        for state in process.states:
+            if state.name == "ssh_test":
+                tries = (1 + state.retries) * (2 if state.power_cycle else 1)
+                assert tries * state.timeout <= 900
 
 
 @pytest.mark.parametrize(
