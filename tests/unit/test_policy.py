@@ -1,5 +1,8 @@
 """What a site and an environment override of the table, and in which order."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from sites import write_site
@@ -124,6 +127,21 @@ def test_a_bad_policy_names_the_inventory_or_the_environment(tmp_path):
     site = load_site(write_site(tmp_path / "site"))
     with pytest.raises(UserError, match="environment.yml: policy: it must be a mapping"):
         write_environment(site, 7)
+
+
+def test_what_the_documentation_shows_is_accepted():
+    text = (Path(__file__).parents[2] / "docs" / "roles.md").read_text()
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.S)]
+    shown = [one for one in examples if isinstance(one, dict)]
+    (site,) = [one["piseduce_policy"] for one in shown if "piseduce_policy" in one]
+    (environment,) = [one["policy"] for one in shown if "policy" in one]
+    (timeout,) = re.findall(r"^    timeout: (.*)$", text, re.M)
+    changed = policy.apply(
+        PROCESS, Policy.parse(site, "site"), Policy.parse(environment, "environment")
+    )
+    assert [state.window for state in changed.states] == [None, None, None, Window(4), None]
+    assert policy.timeout_seconds(changed.states[2].timeout, Facts(model="RPI3B+1G")) == 600
+    assert Expression.parse(timeout).seconds(Facts()) == 120
 
 
 def write_environment(site, policy):

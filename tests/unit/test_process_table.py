@@ -98,6 +98,12 @@ def test_the_product_table_has_the_reconfigurations(ours):
         assert process.description
 
 
+def test_a_card_is_erased_only_when_asked_and_its_node_is_switched_off_always(ours):
+    names = [state.name for state in ours["destroy"].states if state.only_if is None]
+    assert names == ["turn_off", "destroying"]
+    assert [s.name for s in ours["destroy"].states if s.only_if == "erase"][-1] == "erase_card"
+
+
 def test_a_node_is_powered_within_a_window_and_never_cycled_for_what_its_switch_does(ours):
     for process in ours.values():
         for state in process.states:
