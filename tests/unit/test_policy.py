@@ -135,7 +135,7 @@ def test_what_the_documentation_shows_is_accepted():
     shown = [one for one in examples if isinstance(one, dict)]
     (site,) = [one["piseduce_policy"] for one in shown if "piseduce_policy" in one]
     (environment,) = [one["policy"] for one in shown if "policy" in one]
-    (timeout,) = re.findall(r"^    timeout: (.*)$", text, re.M)
+    timeout = re.search(r"^    timeout: (.*)$", text, re.M)[1]
     changed = policy.apply(
         PROCESS, Policy.parse(site, "site"), Policy.parse(environment, "environment")
     )
