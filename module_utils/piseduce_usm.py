@@ -91,6 +91,11 @@ class Usm:
         self._pending = set()  # msgIDs of the requests that are under way
         self._lessons = set()  # what reports have taught us since the last answer
 
+    @property
+    def has_met_agent(self):
+        """Whether an agent has introduced itself, which it does to anybody."""
+        return bool(self._engine)
+
     # Going out (RFC 3414, 3.1)
 
     def encode(self, pdu):

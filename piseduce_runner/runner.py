@@ -330,6 +330,42 @@ def read_inventory(inventory: Path) -> dict[str, Any]:
         raise UserError(f"{inventory}: Ansible cannot read it: {problem}") from error
 
 
+def resolve_variables(inventory: Path, host: str, names: list[str]) -> dict[str, Any]:
+    """These variables of a host as roles get them: vaults opened, templates filled in.
+
+    The inventory's own listing (`read_inventory`) has neither. Raises `UserError`.
+    """
+    folder = make_run_folder()
+    results: list[dict[str, Any]] = []
+
+    def handle(event: dict[str, Any]) -> bool:
+        if event["event"] in ("runner_on_ok", "runner_on_failed"):
+            results.append(event["event_data"].get("res") or {})
+        return False
+
+    wanted = ", ".join(repr(name) for name in names)
+    try:
+        ansible_runner.run(
+            private_data_dir=str(folder / PRIVATE_DATA),
+            inventory=str(inventory),
+            host_pattern=host,
+            module="ansible.builtin.debug",
+            module_args=f"msg={{{{ lookup('ansible.builtin.vars', {wanted}, wantlist=true) }}}}",
+            envvars=_environment(folder, []),
+            event_handler=handle,
+            cancel_callback=lambda: False,
+            settings=_SETTINGS,
+            quiet=True,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    values = results[0].get("msg") if results else None
+    if not isinstance(values, list) or len(values) != len(names):
+        reason = values if isinstance(values, str) else "it gave no reason"
+        raise UserError(f"{inventory}: {host}: Ansible cannot fill in {wanted}: {reason}")
+    return dict(zip(names, values, strict=True))
+
+
 def _inventory_problem(text: str) -> str:
     """Ansible tries a file as every kind of inventory and complains of each: what YAML said."""
     parts = [" ".join(part.split()) for part in re.split(r"\[(?:WARNING|ERROR)\]: ", text)]

@@ -3,14 +3,14 @@
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
 
 from piseduce_runner.errors import UserError
-from piseduce_runner.policy import Policy
+from piseduce_runner.policy import NO_POLICY, Policy
 from piseduce_runner.runner import read_inventory
 from piseduce_runner.site import Node, Site, Switch, check_is_site
 
@@ -26,12 +26,15 @@ _Read = TypeVar("_Read")
 class Survey:
     """What an inventory says, as far as it can be understood.
 
-    `mistakes` are all that is wrong, one line each; `site` has the nodes and switches without
-    mistakes, and is None when the site's own variables are wrong. `variables` are those of the
-    hosts, as Ansible gives them: secrets are among them.
+    `mistakes` are all that is wrong, one line each; `nodes` and `switches` are those without.
+    `site` is None when the site's own variables are wrong. `variables` are those of the hosts as
+    Ansible's listing has them, with vaults closed; secrets are among them.
     """
 
+    inventory: Path
     site: Site | None
+    nodes: dict[str, Node]
+    switches: dict[str, Switch]
     mistakes: tuple[UserError, ...]
     variables: dict[str, dict[str, Any]]
 
@@ -74,7 +77,9 @@ def survey_site(folder: Path) -> Survey:
     reader.each([""], lambda _: reader.check_unique(nodes.values()))
     first = variables.get(members["nodes"][0], {})
     sites = reader.each([""], lambda _: reader.site(folder, first, nodes, switches))
-    return Survey(sites.get(""), tuple(reader.mistakes), variables)
+    policies = reader.each(sites, lambda _: reader.policy(first))
+    site = replace(sites[""], policy=policies.get("", NO_POLICY)) if sites else None
+    return Survey(inventory, site, nodes, switches, tuple(reader.mistakes), variables)
 
 
 def _check_syntax(inventory: Path) -> None:
@@ -141,10 +146,11 @@ class _Reader:
             nfs_boot_files=Path(self.text(variables, "piseduce_nfs_boot_files", where)),
             nodes=nodes,
             switches=switches,
-            policy=Policy.parse(
-                variables.get("piseduce_policy", {}), f"{self._inventory}: piseduce_policy"
-            ),
         )
+
+    def policy(self, variables: dict[str, Any]) -> Policy:
+        where = f"{self._inventory}: piseduce_policy"
+        return Policy.parse(variables.get("piseduce_policy", {}), where)
 
     def node(self, name: str, variables: dict[str, Any], switches: dict[str, Switch]) -> Node:
         where = f"node {name}"

@@ -9,6 +9,7 @@ import click
 
 from piseduce_runner.cli.context import Context
 from piseduce_runner.cli.deploying import deploy
+from piseduce_runner.cli.doctoring import doctor
 from piseduce_runner.cli.env import env
 from piseduce_runner.cli.looking import history, log, processes, status
 from piseduce_runner.errors import UserError
@@ -49,5 +50,5 @@ def main(ctx: click.Context, site: Path | None, as_json: bool) -> None:
     ctx.obj = Context(as_json, site)
 
 
-for command in (lab, deploy, status, history, log, processes, env):
+for command in (lab, deploy, status, history, log, processes, env, doctor):
     main.add_command(command)

@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,6 +62,28 @@ class Database:
     def open_existing(cls, path: Path) -> Self | None:
         """Open the database if there is one; None before the first deployment."""
         return cls.open(path) if path.is_file() else None
+
+    @staticmethod
+    def check(path: Path) -> list[str]:
+        """What is wrong with the database at `path`; each begins in thought with "the store".
+
+        It is read only: neither made, nor brought to this version.
+        """
+        timeout = 5.0
+        try:
+            with closing(
+                sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=timeout, uri=True)
+            ) as connection:
+                if schema.version(connection) > schema.VERSION:
+                    return ["was written by a newer version of piseduce-run; update it"]
+                found = [row[0] for row in connection.execute("PRAGMA quick_check(5)")]
+                broken = connection.execute("PRAGMA foreign_key_check").fetchall()
+        except sqlite3.Error as error:
+            return [in_plain_words(error, timeout)]
+        problems = [f"is damaged: {words}" for words in found if words != "ok"]
+        if broken:
+            problems.append(f"is damaged: {len(broken)} rows belong to others that are missing")
+        return problems
 
     def close(self) -> None:
         """Close the connection."""

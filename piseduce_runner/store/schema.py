@@ -11,6 +11,8 @@
 has been released is never changed.
 """
 
+import sqlite3
+
 import sqlite_utils
 
 _VERSION_1 = """
@@ -95,7 +97,7 @@ _MIGRATIONS = (_VERSION_1, _VERSION_2)
 VERSION = len(_MIGRATIONS)
 
 
-def version(database: sqlite_utils.Database) -> int:
+def version(database: sqlite_utils.Database | sqlite3.Connection) -> int:
     """How many migrations this store has been through; 0 for a new file."""
     return database.execute("PRAGMA user_version").fetchone()[0]
 
