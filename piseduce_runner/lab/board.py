@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -40,6 +40,22 @@ class BootOptions:
     kernel_seconds: float
 
 
+@dataclass
+class Defects:
+    """What a board does wrong on purpose. May be changed at any time.
+
+    `hangs_at_reboot`: it goes down, and not up again without a power cycle; `boots_card`: its card
+    is the root, whatever cmdline.txt says; `card_pulled`: its slot is empty from the next boot on;
+    `at_start`: each is asked at every boot, with whether power has just come; the first answer that
+    is not empty is why the board hangs instead.
+    """
+
+    hangs_at_reboot: bool = False
+    boots_card: bool = False
+    card_pulled: bool = False
+    at_start: list[Callable[[bool], str]] = field(default_factory=list)
+
+
 class Board:
     """One board. `set_power` is the plug; everything else follows from it.
 
@@ -59,7 +75,8 @@ class Board:
         self.card = card
         self.booted = Booted.OFF
         self.reason = ""
-        self._namespace = namespace
+        self.defects = Defects()
+        self.namespace = namespace
         self._folder = folder
         self._options = options
         self._changed = changed
@@ -78,6 +95,22 @@ class Board:
             self._unplugged = True
             self._pull_plug()
         self._wake.set()
+
+    def crash(self) -> None:
+        """A kernel panic: everything stops where it is, and the power stays."""
+        self._pull_plug()
+
+    @property
+    def init(self) -> int | None:
+        """PID of the board's first process, as this machine counts; None when there is none."""
+        if self._process is None or self._process.returncode is not None:
+            return None
+        return next(iter(procfs.children(self._process.pid)), None)
+
+    def processes(self) -> set[int]:
+        """All processes of the board, its first one included."""
+        outside = {self._process.pid} if self._process else set()
+        return self._remains() - outside
 
     async def run(self) -> None:
         """Follows the power until cancelled; then the board is off and gone."""
@@ -161,7 +194,7 @@ class Board:
         self._set(Booted.OFF)
 
     def _remains(self) -> set[int]:
-        namespace = procfs.namespace_id(self._namespace)
+        namespace = procfs.namespace_id(self.namespace)
         found = procfs.processes_in({namespace}) if namespace else set()
         return {pid for pid in found if not procfs.is_zombie(pid)}
 
@@ -169,7 +202,12 @@ class Board:
 
     async def _live(self) -> None:
         """From power on until the system halts, dies or is killed; reboots are part of it."""
+        power_came = True
         while True:
+            if hangs := self._hangs(power_came):
+                self._set(Booted.DEAD, hangs)
+                return
+            power_came = False
             try:
                 status = await self._boot_once()
             except OSError as error:  # of this machine, not of the board
@@ -179,6 +217,9 @@ class Board:
                 return
             if status == -signal.SIGHUP:  # reboot(2) in a PID namespace, see pid_namespaces(7)
                 self._note("reboot")
+                if self.defects.hangs_at_reboot:
+                    self._set(Booted.DEAD, "hangs in its reboot")
+                    return
                 try:
                     if self.card is not None:
                         await self.card.wait_unused()
@@ -192,6 +233,11 @@ class Board:
                 how = f"signal {-status}" if status < 0 else f"exit status {status}"
                 self._set(Booted.DEAD, f"kernel panic: init ended ({how})")
             return
+
+    def _hangs(self, power_came: bool) -> str:
+        """Why the board hangs instead of starting, or an empty string. All have to be asked."""
+        answers = [ask(power_came) for ask in self.defects.at_start]
+        return next(filter(None, answers), "")
 
     async def _boot_once(self) -> int:
         """One boot, from the firmware until PID 1 has ended. Returns its status, as `wait` does."""
@@ -223,7 +269,7 @@ class Board:
     def _command(self) -> list[str]:
         return [
             *("setpriv", "--pdeathsig", "KILL", "--bounding-set", CAPABILITIES_TAKEN),
-            *("nsenter", f"--net={procfs.NETNS_FOLDER / self._namespace}"),
+            *("nsenter", f"--net={procfs.NETNS_FOLDER / self.namespace}"),
             *("unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child=KILL"),
             *("--propagation", "private", "sh", str(HERE / "boot.sh")),
         ]
@@ -233,7 +279,8 @@ class Board:
             "BOARD": str(self._folder),
             "LAB": str(HERE),
             "SERIAL": self.node.serial,
-            "CARD": self.card.device if self.card else "",
+            "CARD": self.card.device if self.card and not self.defects.card_pulled else "",
+            "BOOTS_CARD": "yes" if self.defects.boots_card else "",
             "DEPLOY_OS": str(self._options.deploy_os),
             "LAYER": str(self._options.layer),
             "FIRMWARE_SECONDS": f"{self._options.firmware_seconds:g}",

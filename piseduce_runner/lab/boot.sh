@@ -6,8 +6,8 @@
 # `up card`, or `dead REASON`. Everything else goes to the error output, the board's console.
 #
 # In the environment: BOARD (a folder of this boot), LAB (the folder of boot.sh), SERIAL, CARD (loop
-# device or empty), DEPLOY_OS and LAYER (the deploy OS and what this lab adds to it),
-# FIRMWARE_SECONDS, KERNEL_SECONDS.
+# device or empty), BOOTS_CARD (not empty: the card is the root, come what may), DEPLOY_OS and LAYER
+# (the deploy OS and what this lab adds to it), FIRMWARE_SECONDS, KERNEL_SECONDS.
 set -uf
 exec 3>&1 1>&2
 
@@ -85,6 +85,7 @@ read_cmdline() {
             init=*) init=${word#init=} ;;
         esac
     done
+    [ -z "$BOOTS_CARD" ] || root=/dev/mmcblk0p2
     root_kind=card
     case $root in
         /dev/nfs) root_kind=nfs ;;

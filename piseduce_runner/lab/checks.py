@@ -18,6 +18,7 @@ COMMANDS = {
     "ip": "iproute2",
     "losetup": "mount",
     "mount": "mount",
+    "nft": "nftables",
     "nginx": "nginx-light",
     "nsenter": "util-linux",
     "partx": "util-linux",

@@ -8,14 +8,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from piseduce_runner.errors import UserError
 from piseduce_runner.lab import cluster
-from piseduce_runner.lab.folder import LabFolder, all_labs, running_lab
+from piseduce_runner.lab.faults.commands import fault
+from piseduce_runner.lab.folder import the_lab
 from piseduce_runner.lab.settings import (
     DEFAULT_NAME,
     DEFAULT_NETWORK,
     Settings,
-    check_name,
     parse_amount,
     parse_link_rate,
 )
@@ -26,6 +25,9 @@ COLOURS = {"off": "dim", "booting": "yellow", "nfs": "cyan", "card": "green", "d
 @click.group()
 def lab() -> None:
     """A simulated Raspberry Pi cluster on this machine, for practice and tests (needs root)."""
+
+
+lab.add_command(fault)
 
 
 @lab.command()
@@ -79,7 +81,7 @@ def up(
 @click.pass_context
 def status(context: click.Context, name: str | None) -> None:
     """Show the switches and nodes of a lab."""
-    facts = read_status(name)
+    facts = the_lab(name).status()
     if _wants_json(context):
         click.echo(json.dumps(public_status(facts)))
     else:
@@ -99,29 +101,10 @@ def down(context: click.Context, name: str) -> None:
         click.echo(json.dumps({"lab": name, "up": False}))
 
 
-def read_status(name: str | None) -> dict:
-    """The status of a running lab. UserError: it does not run, or several do."""
-    if name is not None:
-        check_name(name)
-    chosen = LabFolder.named(name) if name else running_lab()
-    if chosen is None:
-        alive = [one.name for one in all_labs() if one.is_alive()]
-        if alive:
-            raise UserError(f"several labs are up: {', '.join(alive)}; choose with --name")
-        chosen = LabFolder.named(DEFAULT_NAME)
-    if chosen.is_alive():
-        return chosen.status()
-    if chosen.exists():
-        raise UserError(
-            f"lab {chosen.name} was not taken down, but does not run any more; "
-            f"run: piseduce-run lab down --name {chosen.name}"
-        )
-    raise UserError(f"lab {chosen.name} is not up; start it with: piseduce-run lab up")
-
-
 def public_status(facts: dict) -> dict:
-    """What `--json lab status` prints: {"lab", "site", "network", "switches", "nodes"}."""
-    return {key: facts[key] for key in ("lab", "site", "network", "switches", "nodes")}
+    """What `--json lab status` prints."""
+    keys = ("lab", "site", "network", "switches", "nodes", "faults")
+    return {key: facts[key] for key in keys}
 
 
 def show_status(facts: dict, console: Console) -> None:
@@ -135,6 +118,9 @@ def show_status(facts: dict, console: Console) -> None:
     for service, running in facts["services"].items():
         if not running:
             console.print(f"[red]{service} has ended[/red]")
+    for fact in facts["faults"]:
+        given = "".join(f" {key}={value}" for key, value in fact["parameters"].items())
+        console.print(f"fault on {fact['target']}: {fact['fault']}{given}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("NODE", "ADDRESS", "MAC", "SERIAL", "PORT", "POWER", "BOOTED", "REASON"):
         table.add_column(column, overflow="fold")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from piseduce_runner.errors import UserError
-from piseduce_runner.lab.settings import DEFAULT_NAME, Settings
+from piseduce_runner.lab.settings import DEFAULT_NAME, Settings, check_name
 
 MARKER = "PISEDUCE_LAB"  # in the environment of every process of a lab: the lab's folder
 
@@ -162,6 +162,26 @@ def running_lab() -> LabFolder | None:
         if lab.name == DEFAULT_NAME:
             return lab
     return alive[0] if len(alive) == 1 else None
+
+
+def the_lab(name: str | None) -> LabFolder:
+    """The running lab of that name, or the one that is up. UserError: there is none, or several."""
+    if name is not None:
+        check_name(name)
+    chosen = LabFolder.named(name) if name else running_lab()
+    if chosen is None:
+        alive = [one.name for one in all_labs() if one.is_alive()]
+        if alive:
+            raise UserError(f"several labs are up: {', '.join(alive)}; choose with --name")
+        chosen = LabFolder.named(DEFAULT_NAME)
+    if chosen.is_alive():
+        return chosen
+    if chosen.exists():
+        raise UserError(
+            f"lab {chosen.name} was not taken down, but does not run any more; "
+            f"run: piseduce-run lab down --name {chosen.name}"
+        )
+    raise UserError(f"lab {chosen.name} is not up; start it with: piseduce-run lab up")
 
 
 @contextmanager

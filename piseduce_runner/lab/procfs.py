@@ -70,11 +70,20 @@ def _is_writable(file: Path) -> bool:
 
 def is_zombie(pid: int) -> bool:
     """Whether a process has ended and only waits to be reaped, or is gone altogether."""
+    return _state(pid) in "ZX"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still by a signal, or has ended."""
+    return _state(pid) in "TtZX"
+
+
+def name_of(pid: int) -> str:
+    """The name of a process' program, at most 15 characters; empty when it has ended."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").rstrip("\n")
     except (FileNotFoundError, ProcessLookupError):
-        return True
-    return text.rpartition(")")[2].split()[0] in "ZX"
+        return ""
 
 
 def children(pid: int) -> list[int]:
@@ -95,3 +104,12 @@ def mounts_of(pid: int) -> Iterator[tuple[str, str, str]]:
         kind = fields[fields.index("-", 6) + 1]
         point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         yield fields[2], point, kind
+
+
+def _state(pid: int) -> str:
+    """The letter of proc(5), /proc/PID/stat; X, "dead", when there is nothing left at all."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+    return text.rpartition(")")[2].split()[0]

@@ -20,6 +20,9 @@ from piseduce_runner.errors import UserError
 from piseduce_runner.lab.board import Board, Booted, BootOptions
 from piseduce_runner.lab.card import Card
 from piseduce_runner.lab.card_rate import CardRate
+from piseduce_runner.lab.faults import control
+from piseduce_runner.lab.faults.faults_set import FaultsSet
+from piseduce_runner.lab.faults.parts import Parts
 from piseduce_runner.lab.folder import LabFolder, write_atomically
 from piseduce_runner.lab.probe import NoAnswer, ask_manager
 from piseduce_runner.lab.services import Service, manager_services
@@ -54,6 +57,7 @@ class Supervisor:
             stuck_on=self._settings.ports_of(self._settings.stuck_on),
             name=SWITCH,
         )
+        self._faults: FaultsSet | None = None
         self._ready = False
         self._status_due = False
 
@@ -74,6 +78,9 @@ class Supervisor:
             for task in tasks:
                 task.add_done_callback(_report_failure)
             stack.push_async_callback(_end_tasks, tasks)
+            self._faults = FaultsSet(self._parts(), self._changed)
+            stack.push_async_callback(self._faults.clear_all_at_the_end)
+            await stack.enter_async_context(control.serve(self._lab, self._faults, self._settings))
             # A port that nobody can switch off is on from the beginning.
             for port in self._switch.stuck_on:
                 self._switch.set_port(port, True)
@@ -123,11 +130,23 @@ class Supervisor:
                 self._changed,
             )
 
+    def _parts(self) -> Parts:
+        return Parts(
+            self._lab,
+            self._settings,
+            self._switch,
+            {board.node.name: board for board in self._boards.values()},
+            {service.name: service for service in self._services},
+        )
+
     def _power(self, port: int, on: bool) -> None:
         """The switch's hook: power came to a port, or went."""
         log.info("port %d: power %s", port, "on" if on else "off")
         if port in self._boards:
-            self._boards[port].set_power(on)
+            board = self._boards[port]
+            board.set_power(on)
+            if self._faults and not on:
+                self._faults.power_cut(board.node.name)
         self._changed()
 
     def _changed(self) -> None:
@@ -157,6 +176,7 @@ class Supervisor:
                 }
             ],
             "nodes": [self._node_status(board) for board in self._boards.values()],
+            "faults": self._faults.listing() if self._faults else [],
         }
 
     def _node_status(self, board: Board) -> dict:

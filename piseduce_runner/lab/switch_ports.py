@@ -60,9 +60,10 @@ class Faults:
 
     `silent`: no datagram is heard; `drop_next`: as many datagrams are lost on their way in,
     `drop_answers`: on their way out; `delay`: seconds before a request is looked at;
-    `ignore_sets`: a SET is neither done nor answered; `max_varbinds`: more in one request is
-    answered with tooBig (0: no limit); `refuse`: port number -> error status (a name of RFC 3416,
-    such as `genErr`) that answers a SET of it.
+    `ignore_sets`: a SET is neither done nor answered; `lie`: every port is deaf (see `PoeSwitch`);
+    `max_varbinds`: more in one request is answered with tooBig (0: no limit); `refuse`: port
+    number -> error status (a name of RFC 3416, such as `genErr`) that answers a SET of it,
+    `refuse_all`: the same for every other port.
     """
 
     silent: bool = False
@@ -70,8 +71,10 @@ class Faults:
     drop_answers: int = 0
     delay: float = 0.0
     ignore_sets: bool = False
+    lie: bool = False
     max_varbinds: int = 0
     refuse: dict[int, str] = field(default_factory=dict)
+    refuse_all: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,9 @@ class PoeSwitch:
 
     Broken ports accept a SET and show the new admin state, but: in `stuck_off` the power never
     comes on, in `stuck_on` power that is on never goes off. A `deaf` port accepts the SET and does
-    not even show it. The three sets and `faults` may be changed while the switch is serving.
+    not even show it. A port in `reluctant` shows that it is on, and gives power only after as many
+    vain tries as stand there; and so again the next time. All of these and `faults` may be changed
+    while the switch is serving.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class PoeSwitch:
         self.stuck_off = set(stuck_off)
         self.stuck_on = set(stuck_on)
         self.deaf = set(deaf)
+        self.reluctant: dict[int, int] = {}
         self.faults = Faults()
         self.recent: deque[Request] = deque(maxlen=256)
         self._hook = hook
@@ -124,6 +130,7 @@ class PoeSwitch:
         ports = range(1, port_count + 1)
         self._admin = dict.fromkeys(ports, False)
         self._power = dict.fromkeys(ports, False)
+        self._vain_tries = dict.fromkeys(ports, 0)
         self._objects = self._make_objects()
         self._order = sorted(self._objects)
         # What the instances belong to: a column has two index numbers, everything else has one.
@@ -155,12 +162,23 @@ class PoeSwitch:
 
     def set_port(self, port: int, on: bool) -> None:
         """Switches a port, as a SET of pethPsePortAdminEnable does. KeyError: no such port."""
-        powered = self._power[port]
-        if port in self.deaf:
+        if port not in self._admin:
+            raise KeyError(port)
+        if port in self.deaf or self.faults.lie:
             return
         self._admin[port] = on
+        if on and not self._power[port]:
+            if self._vain_tries[port] < self.reluctant.get(port, 0):
+                self._vain_tries[port] += 1
+                return
+            self._vain_tries[port] = 0
+        self.settle(port)
+
+    def settle(self, port: int) -> None:
+        """Gives a port the power that was asked for, unless it is stuck: after it was repaired."""
+        on = self._admin[port]
         stuck = self.stuck_off if on else self.stuck_on
-        if powered != on and port not in stuck:
+        if self._power[port] != on and port not in stuck:
             self._power[port] = on
             self._hook(port, on)
 
@@ -271,6 +289,6 @@ class PoeSwitch:
             raise error.WrongTypeError(name=name, idx=index)
         if int(value) not in (TRUE, FALSE):
             raise error.WrongValueError(name=name, idx=index)
-        if port in self.faults.refuse:
-            raise ERRORS[self.faults.refuse[port]](name=name, idx=index)
+        if status := self.faults.refuse.get(port, self.faults.refuse_all):
+            raise ERRORS[status](name=name, idx=index)
         return port, int(value) == TRUE

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from piseduce_runner.lab.faults import control
 from piseduce_runner.lab.folder import LabFolder
 from piseduce_runner.lab.settings import Settings
 
@@ -96,6 +97,22 @@ class SimulatedLab:
         card = str(self.node(index).card_file)
         done = subprocess.run([*listing, card], capture_output=True, text=True, check=True)
         return done.stdout.strip()
+
+    # Faults
+
+    def fault(self, name: str, node: str | int | None = None, **parameters: object) -> None:
+        """Sets a fault on a node (its name or index), the switch (its name), or the manager.
+
+        It is effective on return. UserError: the lab has no such fault, node or parameter.
+        """
+        words = [f"node-{node}" if isinstance(node, int) else node] if node else []
+        words += [f"{key}={value}" for key, value in parameters.items()]
+        control.ask(self.folder, {"do": "set", "fault": name, "words": words})
+
+    def clear_faults(self, name: str | None = None, node: str | int | None = None) -> list[dict]:
+        """Clears all faults, or those of a name and of a place; returns what was cleared."""
+        target = f"node-{node}" if isinstance(node, int) else node
+        return control.ask(self.folder, {"do": "clear", "fault": name, "target": target})
 
     # Power
 

@@ -59,9 +59,10 @@ def wait_until(condition, timeout: float = 30) -> None:
 
 def test_status_shows_switches_and_nodes(lab):
     status = lab.status()
-    assert set(status) == {"lab", "site", "network", "switches", "nodes"}
+    assert set(status) == {"lab", "site", "network", "switches", "nodes", "faults"}
     assert status["lab"] == lab.name
     assert status["site"] == str(lab.site)
+    assert status["faults"] == []
     (switch,) = status["switches"]
     assert set(switch) == {"name", "address", "udp_port", "ports"}
     assert len(status["nodes"]) == 4
