@@ -1,7 +1,9 @@
-"""Modules that work on the manager run in Ansible's own worker, and say what they always say."""
+"""Modules that work on the manager run beside Ansible's worker, and say what they always say."""
 
 import json
 import os
+import queue
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,10 @@ from pathlib import Path
 import pytest
 
 from piseduce_runner import paths
+from piseduce_runner.leftovers import find_processes, is_gone
+from piseduce_runner.processes import Phase, State
+from piseduce_runner.runner import AnsibleRunner
+from piseduce_runner.runs import Batch, RunEnded, StateProven
 
 ROOT = paths.ansible_dir()
 BY_NAME = sorted(path.stem for path in (ROOT / "action_plugins").iterdir() if path.is_symlink())
@@ -67,3 +73,60 @@ def test_a_result_is_the_modules_own_and_check_mode_reaches_it(tmp_path):
     status, output = run_tasks(tmp_path, [{"name": "Do", "tftp_folder": arguments}])
     assert (status, target.read_text()) == (0, "root=/dev/nfs\n"), output
     assert "changed=1" in output
+
+
+WAITS = """
+- name: Wait for a system that never answers
+  wait_for_system:
+    node: {{address: 127.0.0.1, port: {port}, key_file: /no, known_hosts_file: /no,
+      host_key_alias: nobody}}
+    hostname: nobody
+    timeout: 600
+  delegate_to: localhost
+  when: inventory_hostname == 'b'
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """A run of which node b waits in a module on the manager, and node a is done with the state."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tasks = {
+            "waits_b": WAITS.format(port=silent.getsockname()[1]),
+            "fine": "- name: Say it\n  ansible.builtin.debug:\n    msg: fine\n",
+        }
+        for name, text in tasks.items():
+            (tmp_path / "roles" / name / "tasks").mkdir(parents=True)
+            (tmp_path / "roles" / name / "tasks" / "main.yml").write_text(text)
+        (tmp_path / "hosts.yml").write_text("nodes: {hosts: {a: {}, b: {}}}\n")
+        local = {"ansible_connection": "local", "ansible_python_interpreter": "/usr/bin/python3"}
+        batch = Batch(
+            tuple(State(i, name, Phase.NFS, timeout=600) for i, name in enumerate(tasks)),
+            {"a": local, "b": local},
+            {node: tmp_path / f"{node}.log" for node in "ab"},
+        )
+        events = queue.SimpleQueue()
+        run = AnsibleRunner(tmp_path / "hosts.yml", [tmp_path / "roles"]).start(batch, events.put)
+        assert events.get(timeout=60) == StateProven(run, "a", 0)
+        while not (found := find_processes(run._id, str(run._folder), "PISEDUCE_NODE=b")):
+            pass
+        silent.accept()  # it is in the midst of its work
+        yield run, found, events
+        run.end()
+
+
+def test_a_node_whose_module_hangs_on_the_manager_is_ended_alone(waiting, tmp_path):
+    run, hanging, events = waiting
+    assert run.end_node("b") == "in task: Wait for a system that never answers"
+    assert all(is_gone(pid) for pid in hanging)
+    run.go_on("a", 0)
+    assert events.get(timeout=60) == StateProven(run, "a", 1)
+    assert isinstance(events.get(timeout=60), RunEnded)
+    assert "wait_for_system was ended at its deadline" in (tmp_path / "b.log").read_text()
+
+
+def test_a_worker_that_is_killed_takes_its_module_along(waiting):
+    run, hanging, events = waiting
+    run.end()
+    assert isinstance(events.get(timeout=60), RunEnded)
+    assert all(is_gone(pid) for pid in hanging)
