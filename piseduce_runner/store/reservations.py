@@ -69,14 +69,9 @@ class Reservations(Database):
         return made
 
     def conflict(
-        self, node: str, start: float, end: float | None, now: float
-    ) -> Reservation | None:
-        """The first reservation that keeps the node from being reserved in that time."""
-        return self._conflict(node, start, end, now)
-
-    def _conflict(
         self, node: str, start: float, end: float | None, now: float, besides: int | None = None
     ) -> Reservation | None:
+        """The first reservation, `besides` this one, that takes the node in that time."""
         return self._first_reservation(
             "node = :node AND active = 1 AND id IS NOT :besides"
             " AND (:end IS NULL OR start < :end)"
@@ -118,7 +113,7 @@ class Reservations(Database):
             shorter = new_end is not None and (held.end is None or new_end < held.end)
             if shorter or (new_end is not None and new_end <= now):
                 raise UserError(f"{held.node}: the new end is earlier than the present one, or now")
-            other = self._conflict(held.node, held.start, new_end, now, besides=held.id)
+            other = self.conflict(held.node, held.start, new_end, now, besides=held.id)
             if other is not None:
                 raise NodeReserved(held.node, other)
             self._execute(

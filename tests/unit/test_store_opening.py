@@ -123,6 +123,23 @@ def test_processes_that_open_a_store_at_once_find_it_whole(tmp_path, request, th
     assert [answers.get(timeout=60) for _ in openers] == [expected] * 4
 
 
+def test_a_new_store_waits_for_whoever_is_making_it(tmp_path, monkeypatch):
+    path = tmp_path / "piseduce.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waited = []
+
+    def let_go(seconds):
+        waited.append(seconds)
+        other.rollback()
+
+    monkeypatch.setattr("piseduce_runner.store.database.time.sleep", let_go)
+    store = Store.open(path)
+    assert (len(waited), store.deployments()) == (1, {})
+    store.close()
+    other.close()
+
+
 def test_a_state_survives_a_power_cut_of_the_manager(tmp_path):
     store = Store.open(tmp_path / "piseduce.db")
     # 2 is FULL: the journal is on the disk when a transaction ends.

@@ -238,6 +238,14 @@ def test_giving_back_a_node_with_a_system_on_it_has_it_destroyed_first(store, en
     assert store.reservation_at("node-1", now=160) is None
 
 
+def test_giving_back_before_its_start_because_the_clock_was_set_back(store):
+    held = reserve(store, 100, 200)
+    deploy(store, held.id, now=110)
+    back = store.end_reservation(held.id, now=90)
+    assert (back.active, back.end) == (True, 100)
+    assert store.expired(now=110) == [back]
+
+
 def test_a_system_that_gives_way_to_another_in_one_transaction(store):
     held = reserve(store, 100, None)
     deploy(store, held.id, now=110)
