@@ -1,27 +1,23 @@
 """Environments: operating-system images, ready to be deployed.
 
 An environment is a folder with the image (zstd), its block map (bmaptool's format) and
-`environment.yml`, which says what the image is and how it is laid out. Environments of other
-formats are converted before they come here. A family is a way to configure a system.
+`environment.yml`, which says what the image is and how it is laid out. The package `images` makes
+them. A family is a way to configure a system.
 """
 
 import hashlib
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass, fields
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 import yaml
 
-from piseduce_runner.disk_image import SECTOR, read_partition_table
 from piseduce_runner.errors import UserError
 from piseduce_runner.policy import NO_POLICY, Policy
 
 DESCRIPTION = "environment.yml"
+SECTOR = 512  # bytes; the unit of an MBR, whatever the device
 FAMILIES = ("raspbian",)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -29,9 +25,6 @@ FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DISK_ID = re.compile(r"0x[0-9a-f]{8}")
 PRIMARY_PAIRS = [set(pair) for pair in combinations(range(1, 5), 2)]  # an MBR has four
-# 1-19 differ little in size on a system image and much in time, and the manager may be a Pi.
-ZSTD_LEVEL = "-3"
-TOOLS = {"sfdisk": "fdisk", "zstd": "zstd", "bmaptool": "bmap-tools"}  # command: Debian package
 
 
 @dataclass(frozen=True)
@@ -57,6 +50,7 @@ class Environment:
     root_partition: int
     root_start_sector: int
     root_sectors: int
+    system: str = ""  # optional: its own name for itself, like "Debian GNU/Linux 12 (bookworm)"
     policy: Policy = NO_POLICY  # optional: what this image needs otherwise than the table says
 
     @property
@@ -70,6 +64,7 @@ _KEYS = {
     for field in fields(Environment)
     if field.name not in ("folder", "policy")
 }
+_OPTIONAL = {"system"}
 _PATTERNS = {
     "name": NAME,
     "login": LOGIN,
@@ -113,9 +108,7 @@ def load(folder: Path) -> Environment:
 
     The sizes of the image and the layout are checked; contents are not (see `verify_files`).
     """
-    file = folder / DESCRIPTION
-    env = Environment(folder=folder, **_checked(file, _read_mapping(file)))
-    _check_layout(file, env)
+    env = checked(folder, _read_mapping(folder / DESCRIPTION))
     for name in (env.image, env.block_map):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file, but {DESCRIPTION} names it")
@@ -141,58 +134,15 @@ def verify_files(env: Environment) -> None:
             )
 
 
-def create_from_raw_image(
-    image: Path, folder: Path, *, name: str, family: str, login: str, boot_directory: str
-) -> Environment:
-    """Make the environment `folder` from a raw disk image with a boot and a root partition.
+def checked(folder: Path, values: dict[str, object]) -> Environment:
+    """The environment that `values`, the keys of environment.yml, describe.
 
-    Holes of a sparse image are taken as blocks that no file system uses, as bmaptool does: an image
-    that was made sparse later (`cp --sparse=always`) must not come here. `folder` appears complete
-    or not at all. Raises UserError for a bad image or argument, or if `folder` exists.
+    Raises UserError that names the file and the first key that is wrong.
     """
-    for tool, package in TOOLS.items():
-        if not shutil.which(tool):
-            raise UserError(f"{tool} is not installed (Debian package {package})")
-    if not image.is_file():
-        raise UserError(f"{image}: no such image file")
-    if folder.exists():
-        raise UserError(f"{folder}: already exists")
-    if folder.name != name:
-        raise UserError(f"{folder}: the folder must be named as the environment, {name!r}")
-    layout = read_partition_table(image)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
-    try:
-        packed, block_map = scratch / "image.img.zst", scratch / "image.bmap"
-        _run("zstd", "--quiet", "-T0", ZSTD_LEVEL, image, "-o", packed)
-        _run("bmaptool", "--quiet", "create", "--output", block_map, image)
-        values = {
-            "name": name,
-            "family": family,
-            "login": login,
-            "boot_directory": boot_directory,
-            "image": packed.name,
-            "block_map": block_map.name,
-            "image_bytes": image.stat().st_size,
-            "mapped_bytes": _mapped_bytes(block_map),
-            "compressed_bytes": packed.stat().st_size,
-            "compressed_sha256": _sha256(packed),
-            "block_map_sha256": _sha256(block_map),
-            **layout,
-        }
-        _check_layout(
-            folder / DESCRIPTION,
-            Environment(folder=folder, **_checked(folder / DESCRIPTION, values)),
-        )
-        text = yaml.safe_dump(values, sort_keys=False)
-        (scratch / DESCRIPTION).write_text(text, encoding="utf-8")
-        for file in scratch.iterdir():
-            file.chmod(0o644)
-            _flush(file)
-        scratch.chmod(0o755)
-        _appear(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)  # gone already if all went well
-    return load(folder)
+    file = folder / DESCRIPTION
+    env = Environment(folder=folder, **_checked(file, values))
+    _check_layout(file, env)
+    return env
 
 
 def _read_mapping(file: Path) -> dict[str, object]:
@@ -212,6 +162,8 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
     if unknown := [str(key) for key in values if key not in (*_KEYS, "policy")]:
         raise UserError(f"{file}: unknown key {unknown[0]!r}")
     for key, kind in _KEYS.items():
+        if key not in values and key in _OPTIONAL:
+            continue
         if key not in values:
             raise UserError(f"{file}: key {key!r} is missing")
         value = values[key]
@@ -261,41 +213,6 @@ def _check_layout(file: Path, env: Environment) -> None:
             raise UserError(f"{file}: {problem}")
 
 
-def _mapped_bytes(block_map: Path) -> int:
-    """Bytes in use according to a block map (the last block may reach beyond the image's end)."""
-    text = block_map.read_text(encoding="utf-8")
-    values = {}
-    for key in ("ImageSize", "BlockSize", "MappedBlocksCount"):
-        match = re.search(rf"<{key}>\s*(\d+)\s*</{key}>", text)
-        if not match:
-            raise UserError(f"{block_map}: bmaptool wrote a block map without {key}")
-        values[key] = int(match[1])
-    return min(values["MappedBlocksCount"] * values["BlockSize"], values["ImageSize"])
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as content:
-        os.fsync(content.fileno())
-
-
-def _appear(scratch: Path, folder: Path) -> None:
-    try:
-        scratch.rename(folder)
-    except OSError:
-        if folder.exists():
-            raise UserError(f"{folder}: somebody else has just created it") from None
-        raise
-
-
-def _run(*command: str | Path) -> None:
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-        raise UserError(f"{command[0]} failed: {lines[-1]}")

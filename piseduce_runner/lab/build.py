@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from piseduce_runner.environments import create_from_raw_image
 from piseduce_runner.errors import UserError
+from piseduce_runner.images.add import Wishes, add_environment
 from piseduce_runner.lab import (
     build_apt,
     build_base,
@@ -39,8 +39,8 @@ TOOLS = {  # command: Debian package
     "mcopy": "mtools",
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
+    "dumpe2fs": "e2fsprogs",
     "zstd": "zstd",
-    "bmaptool": "bmap-tools",
 }
 Report = Callable[[str], None]
 
@@ -89,7 +89,7 @@ def _parts(cache: Path, release: Release) -> tuple[_Part, ...]:
     name = _environment_name(release)
     debian = ("build_base.py", "build_sources.py", "build_tree.py")
     package = ("build_apt.py", "build_boot_files.py", "recipe/pi-boot-sample.postinst")
-    environment = ("build_image.py", "recipe/image", "../environments.py", "../disk_image.py")
+    environment = ("build_image.py", "recipe/image", "../environments.py", "../images")
 
     def place(name: str, *recipe: str) -> Path:
         return cache / f"{name}-{_digest(recipe, release)}"
@@ -127,14 +127,7 @@ def _environment(target: Path, base: Path, name: str) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         image = Path(scratch, "image.img")
         build_image.build_image(image, base)
-        create_from_raw_image(
-            image,
-            target / name,
-            name=name,
-            family="raspbian",
-            login="pi",
-            boot_directory="/boot/firmware",
-        )
+        add_environment(image, target, Wishes(name))
 
 
 def _environment_name(release: Release) -> str:

@@ -1,10 +1,8 @@
 """The sample image: a small Debian with the layout and the first boot of Raspberry Pi OS.
 
-Nothing is mounted: mkfs.vfat, mtools and `mke2fs -d` write straight into the (sparse) image, so
-that its holes are exactly the blocks that no file system ever wrote; a block map relies on that.
+Nothing is mounted: mkfs.vfat, mtools and `mke2fs -d` write straight into the (sparse) image.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -100,20 +98,6 @@ def _write_root(image: Path, root: Path, size: int) -> None:
         *("-U", ROOT_UUID, "-J", f"size={JOURNAL_MIB}", "-E", options, "-d", root),
         *(image, f"{size // 1024}k"),
     )
-    _map_journal(image)
-
-
-def _map_journal(image: Path) -> None:
-    """Write the journal's zeros out, so that they count as mapped.
-
-    The journal is the one place where ext4 reads blocks it has not written since mkfs: left out of
-    the copy, a card's old journal (same image, same UUID, same sequence numbers) could be replayed.
-    """
-    listing = run("debugfs", "-R", "blocks <8>", f"{image}?offset={ROOT_START}")
-    with image.open("r+b") as file:
-        for block in map(int, listing.split()):
-            at = ROOT_START + block * BLOCK
-            os.pwrite(file.fileno(), os.pread(file.fileno(), BLOCK, at), at)
 
 
 def _root_bytes(root: Path) -> int:

@@ -1,30 +1,24 @@
-"""Environments: made from raw images, read back strictly."""
+"""Environments: read strictly. How they are made: see test_images_add.py."""
 
 import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
-import ansible.module_utils
 import pytest
 import raw_image
 import yaml
 
 from piseduce_runner.environments import (
     Environment,
-    create_from_raw_image,
     find,
     list_environments,
     load,
     verify_files,
 )
 from piseduce_runner.errors import UserError
-from piseduce_runner.paths import ansible_dir
-
-ansible.module_utils.__path__.append(str(ansible_dir() / "module_utils"))
-from ansible.module_utils import piseduce_bmap  # noqa: E402 (found through the line above)
+from piseduce_runner.images.add import Wishes, add_environment
 
 ARGUMENTS = {
     "name": "sample-1.0",
@@ -42,7 +36,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def made(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     folder = tmp_path_factory.mktemp("environments") / "sample-1.0"
-    return create_from_raw_image(image, folder, **ARGUMENTS)
+    return add_environment(image, folder.parent, Wishes(**ARGUMENTS)).environment
 
 
 @pytest.fixture
@@ -83,32 +77,14 @@ def test_an_environment_describes_its_image(made: Environment, image: Path) -> N
     assert unpacked == image.read_bytes()
 
 
-def test_the_block_map_covers_all_that_is_not_zero(made: Environment, image: Path) -> None:
-    content = bytearray(image.read_bytes())
-    block_map = piseduce_bmap.parse((made.folder / "image.bmap").read_bytes())
-    for start, end, digest in block_map.ranges:
-        assert hashlib.sha256(content[start:end]).hexdigest() == digest
-        content[start:end] = bytes(end - start)
-    assert content.count(0) == len(content)
-    assert block_map.image_bytes == made.image_bytes
-    assert block_map.mapped_bytes == made.mapped_bytes
-    assert 0 < made.mapped_bytes < made.image_bytes
-
-
 def test_others_may_read_an_environment_whatever_the_umask(image: Path, tmp_path: Path) -> None:
     mask = os.umask(0o077)
     try:
-        folder = create_from_raw_image(image, tmp_path / "sample-1.0", **ARGUMENTS).folder
+        folder = add_environment(image, tmp_path, Wishes(**ARGUMENTS)).environment.folder
     finally:
         os.umask(mask)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o644}
-
-
-def test_an_image_whose_name_ends_in_a_digit_is_read(image: Path, tmp_path: Path) -> None:
-    shutil.copy(image, tmp_path / "disk1")
-    env = create_from_raw_image(tmp_path / "disk1", tmp_path / "sample-1.0", **ARGUMENTS)
-    assert (env.boot_partition, env.root_partition) == (1, 2)
 
 
 def test_sound_files_pass_verification(folder: Path) -> None:
@@ -123,135 +99,6 @@ def test_a_flipped_bit_is_found(folder: Path, name: str) -> None:
     env = load(folder)  # sizes are right
     with pytest.raises(UserError, match=rf"{name}: its SHA-256 is not the one"):
         verify_files(env)
-
-
-# Bad images
-
-
-def not_an_image(place: Path) -> Path:
-    place.write_text("hello\n" * 1000)
-    return place
-
-
-def empty(place: Path) -> Path:
-    place.touch()
-    return place
-
-
-def folder_instead(place: Path) -> Path:
-    place.mkdir()
-    return place
-
-
-def gpt(place: Path) -> Path:
-    return raw_image.partition(place, "label: gpt\nsize=16384\nsize=16384\n")
-
-
-def no_partition(place: Path) -> Path:
-    return raw_image.partition(place, "label: dos\n")
-
-
-def one_partition(place: Path) -> Path:
-    return raw_image.partition(place, "label: dos\nstart=2048, size=16384, type=c\n")
-
-
-def three_partitions(place: Path) -> Path:
-    table = raw_image.TABLE + "start=51200, size=2048, type=83\n"
-    return raw_image.partition(place, table, raw_image.SECTORS + 2048)
-
-
-def root_first(place: Path) -> Path:
-    table = raw_image.TABLE.replace("type=c", "type=X").replace("type=83", "type=c")
-    return raw_image.partition(place, table.replace("type=X", "type=83"))
-
-
-def truncated(place: Path) -> Path:
-    raw_image.partition(place, raw_image.TABLE)
-    os.truncate(place, raw_image.SECTORS * 512 - 4096)
-    return place
-
-
-def odd_end(place: Path) -> Path:
-    raw_image.partition(place, raw_image.TABLE)
-    os.truncate(place, raw_image.SECTORS * 512 + 100)
-    return place
-
-
-@pytest.mark.parametrize(
-    ("make", "complaint"),
-    [
-        (not_an_image, "not a disk image: it has no partition table"),
-        (empty, "not a disk image: it has no partition table"),
-        (folder_instead, "no such image file"),
-        (lambda place: place, "no such image file"),
-        (gpt, "its partition table is GPT"),
-        (no_partition, r"found 0 partition\(s\)"),
-        (one_partition, r"found 1 partition\(s\) of type c"),
-        (three_partitions, r"found 3 partition\(s\) of type c, 83, 83"),
-        (root_first, r"found 2 partition\(s\) of type 83, c"),
-        (truncated, "truncated: its partitions end at 26214400 bytes, the file has only 26210304"),
-        (odd_end, "truncated: 26214500 bytes are no whole number of sectors"),
-    ],
-)
-def test_a_bad_image_is_refused_in_one_line_and_leaves_nothing(
-    make: Callable[[Path], Path], complaint: str, tmp_path: Path
-) -> None:
-    image = make(tmp_path / "bad.img")
-    place = tmp_path / "environments"
-    place.mkdir()
-    with pytest.raises(UserError, match=rf"bad\.img: .*{complaint}") as caught:
-        create_from_raw_image(image, place / "sample-1.0", **ARGUMENTS)
-    assert "\n" not in str(caught.value)
-    assert list(place.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("argument", "value", "complaint"),
-    [
-        ("family", "raspbain", "family 'raspbain' is unknown"),
-        ("login", "Pi; reboot", "login: 'Pi; reboot' is not of the form"),
-        ("boot_directory", "boot", "boot_directory 'boot' is not a plain absolute path"),
-        ("boot_directory", "/boot/../etc", "is not a plain absolute path"),
-        ("name", "other", "the folder must be named as the environment, 'other'"),
-    ],
-)
-def test_a_bad_argument_is_refused_and_leaves_nothing(
-    argument: str, value: str, complaint: str, image: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=complaint):
-        create_from_raw_image(image, tmp_path / "sample-1.0", **ARGUMENTS | {argument: value})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_tool_that_fails_leaves_nothing(
-    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tools, place = tmp_path / "tools", tmp_path / "environments"
-    tools.mkdir()
-    place.mkdir()
-    (tools / "bmaptool").write_text("#!/bin/sh\necho 'No space left on device' >&2\nexit 1\n")
-    (tools / "bmaptool").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-    with pytest.raises(UserError, match="^bmaptool failed: No space left on device$"):
-        create_from_raw_image(image, place / "sample-1.0", **ARGUMENTS)
-    assert list(place.iterdir()) == []
-
-
-def test_a_missing_tool_is_named_with_its_package(
-    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sfdisk").symlink_to(shutil.which("sfdisk"))
-    (tmp_path / "zstd").symlink_to(shutil.which("zstd"))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"bmaptool is not installed \(Debian package bmap-tools\)"):
-        create_from_raw_image(image, tmp_path / "sample-1.0", **ARGUMENTS)
-
-
-def test_an_existing_environment_is_left_alone(image: Path, folder: Path) -> None:
-    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
-    with pytest.raises(UserError, match="already exists"):
-        create_from_raw_image(image, folder, **ARGUMENTS)
-    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
 
 
 # Bad environments

@@ -1,0 +1,64 @@
+"""A raw disk image, open for reading."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from piseduce_runner.errors import UserError
+
+SECTOR = 512  # bytes; the unit of partition tables on SD cards
+_STEP = 1 << 20
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An open image. `name` is what messages call it; `size` is in bytes."""
+
+    name: str
+    descriptor: int
+    size: int
+
+    @property
+    def path(self) -> str:
+        """Its path for a child that shares the descriptor.
+
+        It holds none of the characters in which mtools (`@`) and e2fsprogs (`?`) see the end of a
+        file's name, whatever the file is called.
+        """
+        return f"/proc/self/fd/{self.descriptor}"
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Bytes from `offset` on; fewer only at the end of the image."""
+        parts = []
+        while count > 0 and (part := os.pread(self.descriptor, min(count, _STEP), offset)):
+            parts.append(part)
+            offset, count = offset + len(part), count - len(part)
+        return b"".join(parts)
+
+    def data(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """What is not a hole between two offsets, as (offset, bytes) of 1 MiB at most."""
+        while start < end:
+            try:
+                start = max(start, os.lseek(self.descriptor, start, os.SEEK_DATA))
+            except OSError:  # ENXIO: holes only, up to the end
+                return
+            if start >= end:
+                return
+            part = self.read(start, min(_STEP, end - start))
+            if not part:
+                return
+            yield start, part
+            start += len(part)
+
+
+@contextmanager
+def opened(path: Path, name: str) -> Iterator[ImageFile]:
+    """The image at `path`, for the length of a block. Raises UserError if it changes meanwhile."""
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        yield ImageFile(name, file.fileno(), before.st_size)
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UserError(f"{name}: was changed by somebody while it was read; try again")
