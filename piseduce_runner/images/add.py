@@ -21,7 +21,7 @@ from piseduce_runner.images.block_map import mapped_ranges
 from piseduce_runner.images.families import sign_of
 from piseduce_runner.images.image_file import ImageFile
 from piseduce_runner.images.pack import flush, pack, sha256
-from piseduce_runner.images.scratch import room_errors, scratch_folder
+from piseduce_runner.images.scratch import scratch_folder, system_errors
 from piseduce_runner.images.steps import SILENT, Progress
 from piseduce_runner.images.survey import Survey, survey
 from piseduce_runner.images.unpack import raw_image
@@ -66,7 +66,7 @@ def add_environment(
     folder = root / name
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: there is an environment of this name; take another (--name)")
-    with scratch_folder(root, name) as scratch, room_errors(scratch):
+    with scratch_folder(root, name) as scratch, system_errors(scratch):
         with raw_image(file, scratch, progress) as image:
             found = survey(image)
             described, notes = _describe(image, found, wishes)

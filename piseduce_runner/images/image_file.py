@@ -2,11 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-
-from piseduce_runner.errors import UserError
 
 SECTOR = 512  # bytes; the unit of partition tables on SD cards
 _STEP = 1 << 20
@@ -51,14 +47,3 @@ class ImageFile:
                 return
             yield start, part
             start += len(part)
-
-
-@contextmanager
-def opened(path: Path, name: str) -> Iterator[ImageFile]:
-    """The image at `path`, for the length of a block. Raises UserError if it changes meanwhile."""
-    with path.open("rb") as file:
-        before = os.fstat(file.fileno())
-        yield ImageFile(name, file.fileno(), before.st_size)
-        after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UserError(f"{name}: was changed by somebody while it was read; try again")

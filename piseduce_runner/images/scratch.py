@@ -82,11 +82,11 @@ def check_room(folder: Path, needed: int) -> None:
 
 
 @contextmanager
-def room_errors(folder: Path) -> Iterator[None]:
-    """Makes UserErrors of what the system says when it cannot take what is written."""
+def system_errors(folder: Path) -> Iterator[None]:
+    """Makes UserErrors of what the system says when it cannot read or write what it should."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise UserError(f"not enough space in {folder.parent}: {error.strerror}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        what = "not enough space" if full else "cannot go on"
+        raise UserError(f"{what} in {folder.parent}: {error.strerror or error}") from error

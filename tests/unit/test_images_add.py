@@ -13,8 +13,9 @@ from piseduce_runner.environments import FAMILIES, load
 from piseduce_runner.errors import UserError
 from piseduce_runner.images import add as images
 from piseduce_runner.images.add import Wishes, add_environment, name_of
-from piseduce_runner.images.image_file import opened
+from piseduce_runner.images.steps import SILENT
 from piseduce_runner.images.survey import survey
+from piseduce_runner.images.unpack import raw_image
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_the_family_is_told_by_what_is_in_the_image(
     recipe: Recipe, expected: tuple, tmp_path: Path
 ) -> None:
     path = disk_images.make(tmp_path / "raspbian.img", recipe)  # whatever its name says
-    with opened(path, path.name) as image:
+    with raw_image(path, tmp_path, SILENT) as image:
         found = survey(image)
         assert (found.sign.family, found.sign.login, found.boot_directory) == expected
 
