@@ -50,6 +50,9 @@ class Database:
             connection.execute("PRAGMA foreign_keys = ON")
             store = cls(sqlite_utils.Database(connection), path, timeout)
             store._migrate()
+        except UserError:
+            connection.close()
+            raise
         except OSError as error:
             raise refused(error.strerror) from error
         except sqlite3.Error as error:
