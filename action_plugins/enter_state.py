@@ -2,7 +2,9 @@
 
 Ansible announces the start of this task only after all tasks before it have ended well on the node:
 that is the completion event of the state before, for which the driver waits. The driver writes it
-to its store, and only then opens the gate, so that no state begins before the store knows of it.
+to its store, and opens the gate when the node may enter, so that no state begins before the store
+knows of it. A node may wait at its gate for long, for a place in the state's window; it stops when
+the driver has died.
 Behind the gate the role's arguments are checked against its specification, as Ansible would do in
 a task of its own; one task for both, since each costs a process for every node.
 
@@ -11,6 +13,7 @@ Arguments: `gate`, the file that says `go` or `stop`, empty where there is no ga
 stretch. (In the arguments themselves, Ansible would template every word of it for every node.)
 """
 
+import fcntl
 import gc
 import json
 import time
@@ -24,9 +27,11 @@ from ansible.plugins.action import ActionBase
 gc.collect()
 gc.freeze()
 
-# A driver that lives answers within a fraction of a second; without one the node must not go on.
-PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.02
+# How often a node that waits looks whether its driver is alive.
+LOOK_SECONDS = 1.0
+# Beside the folder of the gates; the driver holds a lock on it as long as it lives.
+DRIVER_FILE = "driver"
 
 
 class ActionModule(ActionBase):
@@ -59,14 +64,29 @@ class ActionModule(ActionBase):
         result = action.run(task_vars=task_vars)
         # The whole specification would be printed for every mistake.
         result.pop("argument_spec_data", None)
-        return result
+        # Arguments do not mend themselves.
+        return result | ({"hopeless": True} if result.get("failed") else {})
 
 
 def _wait(gate):
-    limit = time.monotonic() + PATIENCE_SECONDS
+    next_look = time.monotonic() + LOOK_SECONDS
     while not gate.exists():
-        if time.monotonic() > limit:
-            raise AnsibleActionFail("the driver has not answered: the node goes no further")
+        if time.monotonic() > next_look:
+            if _has_died(gate.parent.parent / DRIVER_FILE):
+                raise AnsibleActionFail("the driver has died: the node goes no further")
+            next_look += LOOK_SECONDS
         time.sleep(POLL_SECONDS)
     if gate.read_text("utf-8") != "go":
         raise AnsibleActionFail("the driver has given this node up")
+
+
+def _has_died(driver):
+    try:
+        with driver.open("r", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        # The run has ended and its folder is gone.
+        return True
+    return True

@@ -1,9 +1,8 @@
 """What a deployment is asked to be, checked before anything is touched, and given to the roles."""
 
 import re
-import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,7 @@ from typing import Any
 from piseduce_runner import environments
 from piseduce_runner.environments import Environment
 from piseduce_runner.errors import UserError
-from piseduce_runner.known_hosts import ssh_options, write_known_hosts
-from piseduce_runner.processes import Phase, State
-from piseduce_runner.runs import Batch
-from piseduce_runner.site import NFS_HOSTNAME, Node, Site
-from piseduce_runner.store import Store
+from piseduce_runner.site import Node, Site
 
 _SECTOR = 512
 _GIB = 1024**3
@@ -26,7 +21,6 @@ _KEY_TYPE = re.compile(
     r"ssh-(rsa|ed25519)|ecdsa-sha2-nistp(256|384|521)"
     r"|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
 )
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # chpasswd(8) reads lines, and crypt(5) takes no longer keys in every implementation.
 _LONGEST_PASSWORD = 128
 
@@ -41,7 +35,6 @@ class Request:
 
     nodes: tuple[Node, ...]
     environment: Environment
-    owner: str
     update: bool
     part_bytes: int
     password_hash: str
@@ -63,6 +56,27 @@ class Request:
         }
 
 
+def make_request(
+    site: Site,
+    *,
+    nodes: Iterable[str],
+    environment: str,
+    update: bool,
+    part_size: str,
+    ssh_keys: Iterable[Path],
+    password: str | None,
+) -> Request:
+    """Turn what the user typed into a request. Raises `UserError`; touches nothing."""
+    chosen = site.choose_nodes(nodes)
+    part_bytes = parse_part_size(part_size)
+    keys = read_ssh_keys(list(ssh_keys))
+    password_hash = hash_password(password) if password is not None else ""
+    found = find_environment(site, environment)
+    check_part_size(part_bytes, found, chosen)
+    site.check_ready()
+    return Request(tuple(chosen), found, update, part_bytes, password_hash, keys)
+
+
 def find_environment(site: Site, name: str) -> Environment:
     """The environment of that name, its files verified against their digests.
 
@@ -71,12 +85,6 @@ def find_environment(site: Site, name: str) -> Environment:
     environment = environments.find(site.environments, name)
     environments.verify_files(environment)
     return environment
-
-
-def check_owner(owner: str) -> None:
-    """An owner is a login name or a mail address. Raises `UserError`."""
-    if not _OWNER.fullmatch(owner):
-        raise UserError(f"owner {owner!r} is not understood; letters, digits and . _ @ - only")
 
 
 def parse_part_size(text: str) -> int:
@@ -156,67 +164,3 @@ def hash_password(password: str) -> str:
     if result.returncode != 0 or not hashed.startswith("$6$"):
         raise RuntimeError(f"openssl passwd failed: {result.stderr.strip()}")
     return hashed
-
-
-@dataclass(frozen=True)
-class BatchMaker:
-    """Makes the batches of one deployment: what each role finds on each node.
-
-    `progress` gives where a node sends its percent (see progress.py).
-    """
-
-    site: Site
-    store: Store
-    request: Request
-    progress: Callable[[str], dict[str, Any]]
-
-    def __call__(self, states: tuple[State, ...], nodes: list[str]) -> Batch:
-        """The batch of these nodes. Expects the host keys that the store knows from now on."""
-        held = self.store.deployments()
-        keys = {
-            name: deployment.memory["host_key"]
-            for name, deployment in held.items()
-            if "host_key" in deployment.memory
-        }
-        write_known_hosts(self.site, keys)
-        logs = {
-            node: self.site.logs / node / f"{held[node].id:06}-{held[node].process}.log"
-            for node in nodes
-        }
-        variables = {
-            node: self._connection(self.site.nodes[node], states[0].phase)
-            | self._contract(self.site.nodes[node], held[node].memory, held[node].id)
-            for node in nodes
-        }
-        return Batch(states, variables, logs)
-
-    def _connection(self, node: Node, phase: Phase) -> dict[str, Any]:
-        system = NFS_HOSTNAME if phase is Phase.NFS else node.name
-        return {
-            "ansible_host": node.address,
-            "ansible_user": "root",
-            "ansible_python_interpreter": "/usr/bin/python3",
-            "ansible_ssh_private_key_file": str(self.site.manager_key),
-            "ansible_ssh_common_args": shlex.join(ssh_options(self.site, system)),
-        }
-
-    def _contract(self, node: Node, memory: dict[str, Any], number: int) -> dict[str, Any]:
-        """The variables that docs/roles.md promises to roles."""
-        environment = self.request.environment
-        return {
-            "deployment": self.request.options
-            | {
-                "id": number,
-                "environment": environment.variables,
-                "environment_url": f"{self.site.image_url}/{environment.name}",
-            },
-            "node_memory": memory,
-            "node_card_device": node.card_device,
-            "progress": self.progress(node.name),
-            "site": {
-                "manager_public_key": self.site.manager_public_key(),
-                "manager_key_file": str(self.site.manager_key),
-                "known_hosts_file": str(self.site.known_hosts),
-                "nfs_hostname": NFS_HOSTNAME,
-            },
-        }

@@ -1,4 +1,4 @@
-"""The loop that takes nodes through a process.
+"""The loop that takes nodes through their processes.
 
 It asks the planner what is next, has the runner do it, and writes to the store before and after.
 It holds no rule of its own on what a failure means: that is the planner's. One thread runs the
@@ -7,20 +7,25 @@ loop; runs report into its queue.
 
 import queue
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from piseduce_runner import planner
+from piseduce_runner.errors import UserError
+from piseduce_runner.ledger import Ledger
 from piseduce_runner.planner import (
+    Cancelled,
     Entered,
     Failed,
     ImpossibleEvent,
     Overdue,
     Proven,
     Record,
+    Settled,
     Status,
 )
-from piseduce_runner.processes import Process, State
+from piseduce_runner.processes import State
 from piseduce_runner.runs import (
     Batch,
     Progressed,
@@ -32,7 +37,11 @@ from piseduce_runner.runs import (
     StateFailed,
     StateProven,
 )
-from piseduce_runner.store import NodeTaken, Outcome, Store
+from piseduce_runner.store import NodeTaken, Store
+from piseduce_runner.windows import Windows
+
+# The fact by which a state that reboots the node says that only the restart is left.
+SETTLED = "settled"
 
 
 @dataclass(frozen=True)
@@ -40,13 +49,15 @@ class DriverSettings:
     """How the driver gathers nodes into runs. Times are seconds.
 
     `gather` is how long a node waits for others that are about to enter the same state;
-    `claim` how long its nodes stay ours after the driver has died.
+    `claim` how long its nodes stay ours after the driver has died; `look` how often it asks
+    whether somebody has cancelled a node, or has more to do.
     """
 
     gather: float = 1.0
     largest_batch: int = 48
     most_runs: int = 4
     claim: float = 30.0
+    look: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -56,33 +67,47 @@ class NodeView:
     node: str
     status: Status
     state: str
+    attempt: int
     percent: int | None
     since: float
     reason: str
 
 
 @dataclass(frozen=True)
-class _Stop:
-    """Somebody wants the driver to end."""
+class _Detach:
+    """Somebody wants the driver to leave its nodes to the next one."""
 
     reason: str
 
 
-MakeBatch = Callable[[tuple[State, ...], list[str]], Batch]
+@dataclass
+class _Node:
+    """What the driver knows of one of its nodes, beside the planner's record."""
+
+    record: Record
+    waiting_since: float
+    since: float
+    run: Run | None = None
+    percent: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+MakeBatch = Callable[[tuple[State, ...], list[Record]], Batch]
 Observe = Callable[[NodeView], None]
+Look = Callable[[], Iterable[Record]]
 
 
 class Driver:
-    """Takes the nodes of one process to its end.
+    """Takes nodes to the end of their processes.
 
     `claim` is the name under which this driver holds its nodes in the store; `make_batch` gives
-    the variables with which nodes go through states; runs, and whoever else knows something of
-    the nodes, put their events into `events`; `observe` is told of every change.
+    the variables with which nodes go through states, and raises `UserError` for a node that cannot
+    go on; runs, and whoever else knows something of the nodes, put their events into `events`;
+    `observe` is told of every change; `switch_of` gives each node's switch, for windows.
     """
 
     def __init__(
         self,
-        process: Process,
         store: Store,
         runner: Runner,
         make_batch: MakeBatch,
@@ -90,23 +115,23 @@ class Driver:
         *,
         claim: str,
         observe: Observe = lambda view: None,
+        switch_of: Mapping[str, str] | None = None,
         settings: DriverSettings | None = None,
     ) -> None:
-        self._process = process
         self._store = store
+        self._ledger = Ledger(store, claim)
         self._runner = runner
         self._make_batch = make_batch
         self._claim = claim
         self._observe = observe
         self._settings = settings or DriverSettings()
-        self._events: queue.SimpleQueue[RunEvent | _Stop] = events
-        self._records: dict[str, Record] = {}
-        self._waiting_since: dict[str, float] = {}
-        self._run_of: dict[str, Run] = {}
+        self._events: queue.SimpleQueue[RunEvent | _Detach] = events
+        self._nodes: dict[str, _Node] = {}
         self._runs: list[Run] = []
-        self._percent: dict[str, int] = {}
-        self._since: dict[str, float] = {}
+        self._windows = Windows(switch_of or {})
         self._next_renewal = 0.0
+        self._next_look = 0.0
+        self._detaching = False
         self._runs_started = 0
 
     @property
@@ -114,101 +139,138 @@ class Driver:
         """How many runs were started so far."""
         return self._runs_started
 
-    def stop(self, reason: str) -> None:
-        """End every run; the nodes that are under way are lost, with this reason.
+    def detach(self, reason: str) -> None:
+        """End every run, and leave the nodes that are under way to the next driver.
 
         May be called from another thread or from a signal handler.
         """
-        self._events.put(_Stop(reason))
+        self._events.put(_Detach(reason))
 
-    def run(self, records: list[Record]) -> dict[str, Record]:
-        """Drive these nodes, which are ours in the store, until each has ended."""
+    def run(self, records: Iterable[Record], look: Look | None = None) -> dict[str, Record]:
+        """Drive these nodes, which are ours in the store, until each has ended or was left.
+
+        `look` is asked again and again for more records to drive, which are ours in the store too;
+        with it, the loop ends only by `detach`.
+        """
         for record in records:
-            self._records[record.node] = record
-            self._since[record.node] = time.time()
-            self._waiting_since[record.node] = time.monotonic()
-            self._show(record.node)
-            if record.status is not Status.IN_PROGRESS:
-                self._end(record.node)
+            self._add(record)
         try:
-            while self._under_way() or self._runs:
-                steps = (self._start_batches, self._take_events, self._end_overdue)
-                for step in (*steps, self._renew_claim):
-                    try:
-                        step()
-                    except NodeTaken as error:
-                        self._give_up(error.node, str(error))
+            while self._runs or self._under_way() or (look and not self._detaching):
+                steps = (self._start_batches, self._open_gates, self._take_events)
+                for step in (*steps, self._end_overdue, lambda: self._look_around(look)):
+                    self._guarded(step)
         finally:
             for run in self._runs:
                 run.end()
-        return dict(self._records)
+        return {name: node.record for name, node in self._nodes.items()}
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except NodeTaken as error:
+            self._give_up(error.node, str(error))
+
+    # the nodes
+
+    def _add(self, record: Record) -> None:
+        self._nodes[record.node] = _Node(record, time.monotonic(), time.time())
+        self._show(record.node)
+
+    def _under_way(self) -> list[Record]:
+        records = (node.record for node in self._nodes.values())
+        return [record for record in records if record.status is Status.IN_PROGRESS]
+
+    def _groups(self) -> dict[tuple, list[Record]]:
+        """The nodes that wait for a run, by the states that they can go through together."""
+        groups: dict[tuple, list[Record]] = {}
+        for record in self._under_way():
+            if self._nodes[record.node].run is None:
+                stretch = planner.next_stretch(record)
+                key = tuple((state.position, state.name, state.phase) for state in stretch)
+                groups.setdefault((record.process.name, key), []).append(record)
+        return groups
 
     # starting
 
-    def _under_way(self) -> list[Record]:
-        return [r for r in self._records.values() if r.status is Status.IN_PROGRESS]
-
-    def _groups(self) -> dict[tuple[State, ...], list[str]]:
-        groups: dict[tuple[State, ...], list[str]] = {}
-        for record in self._under_way():
-            if record.node not in self._run_of:
-                stretch = planner.next_stretch(self._process, record)
-                groups.setdefault(stretch, []).append(record.node)
-        return groups
-
     def _start_batches(self) -> None:
-        for stretch, nodes in self._groups().items():
+        for records in self._groups().values():
             if len(self._runs) >= self._settings.most_runs:
                 return
-            if self._is_gathered(nodes):
-                self._start(stretch, nodes[: self._settings.largest_batch])
+            if self._is_gathered(records):
+                self._start(records[: self._settings.largest_batch])
 
-    def _is_gathered(self, nodes: list[str]) -> bool:
-        if len(nodes) == len(self._under_way()) or len(nodes) >= self._settings.largest_batch:
+    def _is_gathered(self, records: list[Record]) -> bool:
+        waiting_alone = len(records) == len(self._under_way())
+        if waiting_alone or len(records) >= self._settings.largest_batch:
             return True
-        return time.monotonic() >= self._gathered_at(nodes)
+        return time.monotonic() >= self._gathered_at(records)
 
-    def _gathered_at(self, nodes: list[str]) -> float:
-        return min(self._waiting_since[node] for node in nodes) + self._settings.gather
+    def _gathered_at(self, records: list[Record]) -> float:
+        first = min(self._nodes[record.node].waiting_since for record in records)
+        return first + self._settings.gather
 
-    def _start(self, stretch: tuple[State, ...], nodes: list[str]) -> None:
-        batch = self._make_batch(stretch, nodes)
-        ours = []
-        for node in nodes:
-            try:
-                self._enter(node, str(batch.logs[node]))
-                ours.append(node)
-            except NodeTaken as error:
-                self._give_up(node, str(error))
-        if not ours:
+    def _start(self, records: list[Record]) -> None:
+        batch, refused = self._batch(records)
+        for record, reason in refused:
+            self._refuse(record, reason)
+        if batch is None:
             return
-        variables = {node: batch.variables[node] for node in ours}
-        run = self._runner.start(replace(batch, variables=variables), self._events.put)
+        run = self._runner.start(batch, self._events.put)
         self._runs.append(run)
         self._runs_started += 1
-        for node in ours:
-            self._run_of[node] = run
+        for name in batch.nodes:
+            self._nodes[name].run = run
 
-    def _enter(self, node: str, log: str) -> None:
+    def _batch(self, records: list[Record]) -> tuple[Batch | None, list[tuple[Record, str]]]:
+        """The batch of those nodes that can go on, and why others cannot."""
+        stretch = planner.next_stretch(records[0])
+        try:
+            return self._make_batch(stretch, records), []
+        except UserError as error:
+            if len(records) == 1:
+                return None, [(records[0], str(error))]
+        able, refused = [], []
+        for record in records:
+            try:
+                self._make_batch(stretch, [record])
+                able.append(record)
+            except UserError as error:
+                refused.append((record, str(error)))
+        return (self._make_batch(stretch, able) if able else None), refused
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        """What the node needs is not there: it is lost before its state has begun."""
+        self._enter_for_loss(record)
+        self._apply(record.node, Failed(record.state.position, reason, hopeless=True))
+
+    # gates
+
+    def _at_gates(self) -> list[Record]:
+        """The nodes that stand in front of a state, in a run."""
+        return [
+            record
+            for record in self._under_way()
+            if record.entered is None and self._nodes[record.node].run is not None
+        ]
+
+    def _open_gates(self) -> None:
+        for record in self._at_gates():
+            now = time.monotonic()
+            opens = self._windows.opens_at(record, self._under_way(), now)
+            if opens is not None and opens <= now:
+                self._guarded(lambda record=record: self._enter(record))
+
+    def _enter(self, record: Record) -> None:
         """The store first: no state begins that it does not know of."""
-        record = self._records[node]
-        state = self._process.states[record.position]
-        self._since[node] = time.time()
-        self._store.enter(
-            node,
-            self._claim,
-            position=state.position,
-            state=state.name,
-            attempt=1,
-            log=log,
-            now=self._since[node],
-            record={},
-        )
-        self._percent.pop(node, None)
-        self._records[node] = planner.apply(
-            self._process, record, Entered(state.position), time.monotonic()
-        )
-        self._show(node)
+        node, state = self._nodes[record.node], record.state
+        run = node.run
+        timeout = run.batch.timeouts[record.node][state.position]
+        entered = planner.apply(record, Entered(state.position, timeout), time.monotonic())
+        self._ledger.enter(entered, str(run.batch.logs[record.node]))
+        node.percent, node.facts, node.since = None, {}, time.time()
+        self._set(entered)
+        self._windows.note_entry(record.node, state, time.monotonic())
+        run.enter(record.node, state.position)
 
     # events
 
@@ -226,125 +288,179 @@ class Driver:
             return
 
     def _next_due(self) -> float:
-        due = [self._next_renewal]
-        due += [
-            limit
-            for record in self._under_way()
-            if (limit := planner.deadline(self._process, record)) is not None
-        ]
+        now = time.monotonic()
+        due = [self._next_renewal, self._next_look]
+        due += [limit for r in self._under_way() if (limit := planner.deadline(r)) is not None]
+        for record in self._at_gates():
+            opens = self._windows.opens_at(record, self._under_way(), now)
+            due += [opens] if opens is not None else []
         if len(self._runs) < self._settings.most_runs:
-            due += [self._gathered_at(nodes) for nodes in self._groups().values()]
+            due += [self._gathered_at(records) for records in self._groups().values()]
         return min(due)
 
-    def _handle(self, event: RunEvent | _Stop) -> None:
+    def _handle(self, event: RunEvent | _Detach) -> None:
         match event:
-            case StateProven(run=run, node=node):
-                if self._run_of.get(node) is run:
-                    self._on_proven(event)
-            case StateFailed(run=run, node=node, position=position, reason=reason):
-                if self._run_of.get(node) is run:
-                    self._apply(node, Failed(position, reason))
-            case Remembered(run=run, node=node, facts=facts):
-                if self._run_of.get(node) is run:
-                    self._store.remember(node, self._claim, facts)
             case Progressed(node=node, percent=percent):
                 self._on_progress(node, percent)
             case RunEnded(run=run, error=error):
                 self._on_run_ended(run, error)
-            case _Stop(reason=reason):
-                self._on_stop(reason)
+            case _Detach(reason=reason):
+                self._on_detach(reason)
+            case StateProven() | StateFailed() | Remembered():
+                node = self._nodes.get(event.node)
+                if node is not None and node.run is event.run:
+                    self._guarded(lambda: self._on_state_event(event))
 
-    def _on_proven(self, event: StateProven) -> None:
-        run, node, position = event.run, event.node, event.position
-        self._apply(node, Proven(position), event.at)
-        record = self._records[node]
-        if record.status is not Status.IN_PROGRESS:
-            return
-        self._store.leave(node, self._claim, Outcome.PROVEN, "", time.time(), {})
-        if any(state.position == record.position for state in run.batch.states):
-            self._enter(node, str(run.batch.logs[node]))
-            run.go_on(node, position)
-        else:
-            del self._run_of[node]
-            self._waiting_since[node] = time.monotonic()
+    def _on_state_event(self, event: StateProven | StateFailed | Remembered) -> None:
+        match event:
+            case StateProven(node=node, position=position, at=at):
+                self._apply(node, Proven(position), at)
+            case StateFailed(node=node, position=position, reason=reason, hopeless=hopeless):
+                self._apply(node, Failed(position, reason, hopeless))
+            case Remembered(node=node, position=position, facts=facts):
+                self._on_facts(node, position, facts)
 
-    def _on_progress(self, node: str, percent: int) -> None:
-        record = self._records.get(node)
-        if record is None or record.entered is None or self._percent.get(node) == percent:
+    def _on_facts(self, name: str, position: int, facts: dict[str, Any]) -> None:
+        """Facts are stored with the state's proof; that it has settled, at once."""
+        node = self._nodes[name]
+        if node.record.entered is None or node.record.state.position != position:
             return
-        self._percent[node] = percent
-        self._store.set_percent(node, self._claim, percent)
-        self._show(node)
+        node.facts |= {key: value for key, value in facts.items() if key != SETTLED}
+        if facts.get(SETTLED) is True and node.record.state.reboots:
+            self._set(planner.apply(node.record, Settled(position), time.monotonic()))
+            self._ledger.settle(node.record)
+
+    def _on_progress(self, name: str, percent: int) -> None:
+        node = self._nodes.get(name)
+        if node is None or node.record.entered is None or node.percent == percent:
+            return
+        node.percent = percent
+        self._guarded(lambda: self._store.set_percent(name, self._claim, percent))
+        self._show(name)
 
     def _on_run_ended(self, run: Run, error: str) -> None:
         self._runs.remove(run)
-        for node in [node for node, its in self._run_of.items() if its is run]:
-            reason = error or "the run ended without a word on this node"
-            self._apply(node, Failed(self._records[node].position, reason))
+        for name, node in self._nodes.items():
+            if node.run is run:
+                node.run = None
+                reason = error or "the run ended without a word on this node"
+                self._guarded(lambda name=name, reason=reason: self._on_abandoned(name, reason))
 
-    def _on_stop(self, reason: str) -> None:
-        for run in self._runs:
+    def _on_abandoned(self, name: str, reason: str) -> None:
+        record = self._nodes[name].record
+        if record.status is not Status.IN_PROGRESS:
+            return
+        if record.entered is None:
+            # It stood at a gate. A run that ends there by mistake must not be begun for ever.
+            self._enter_for_loss(record)
+        self._apply(name, Failed(record.state.position, reason))
+
+    def _enter_for_loss(self, record: Record) -> None:
+        entered = planner.apply(record, Entered(record.state.position, 60.0), time.monotonic())
+        self._ledger.enter(entered, "")
+        self._set(entered)
+
+    def _on_detach(self, reason: str) -> None:
+        self._detaching = True
+        for run in list(self._runs):
             run.end()
         for record in self._under_way():
-            if record.entered is None:
-                self._records[record.node] = planner.apply(
-                    self._process, record, Entered(record.position), time.monotonic()
-                )
-            self._apply(record.node, Failed(record.position, reason))
+            self._guarded(lambda name=record.node: self._ledger.release(name, reason))
+            self._nodes.pop(record.node)
 
     def _end_overdue(self) -> None:
         for record in self._under_way():
-            limit = planner.deadline(self._process, record)
+            limit = planner.deadline(record)
             if limit is not None and time.monotonic() >= limit:
-                detail = self._run_of.pop(record.node).end_node(record.node)
-                if (percent := self._percent.get(record.node)) is not None:
-                    detail = f"{detail}, at {percent} %" if detail else f"at {percent} %"
-                self._apply(record.node, Overdue(record.position, detail))
+                node = self._nodes[record.node]
+                detail = node.run.end_node(record.node) if node.run else ""
+                node.run = None
+                if node.percent is not None:
+                    detail = f"{detail}, at {node.percent} %" if detail else f"at {node.percent} %"
+                event = Overdue(record.state.position, detail)
+                self._guarded(lambda name=record.node, event=event: self._apply(name, event))
+
+    # what others want
+
+    def _look_around(self, look: Look | None) -> None:
+        now = time.monotonic()
+        if now >= self._next_renewal:
+            self._store.renew_claim(self._claim, time.time() + self._settings.claim)
+            self._next_renewal = now + self._settings.claim / 3
+        if now < self._next_look:
+            return
+        self._next_look = now + self._settings.look
+        for name, who in self._store.cancels_asked(self._claim).items():
+            if name in self._nodes:
+                self._guarded(lambda name=name, who=who: self._cancel(name, who))
+        if look is not None and not self._detaching:
+            for record in look():
+                self._add(record)
+
+    def _cancel(self, name: str, who: str) -> None:
+        node = self._nodes[name]
+        doing = node.run.end_node(name) if node.run else ""
+        node.run = None
+        at = f", {doing}" if doing else ""
+        self._apply(name, Cancelled(f"{node.record.state.name}: cancelled by {who}{at}"))
 
     # what follows
 
-    def _give_up(self, node: str, reason: str) -> None:
-        """The node is another driver's by now: leave it, and write nothing of it any more."""
-        record = self._records[node]
-        self._records[node] = replace(record, status=Status.LOST, entered=None, reason=reason)
-        run = self._run_of.pop(node, None)
-        if run is not None:
-            run.end_node(node)
-        self._show(node)
-
-    def _apply(self, node: str, event: planner.Event, at: float | None = None) -> None:
-        now = time.monotonic() if at is None else at
+    def _apply(self, name: str, event: planner.Event, at: float | None = None) -> None:
+        node = self._nodes[name]
+        before, now = node.record, time.monotonic() if at is None else at
         try:
-            record = planner.apply(self._process, self._records[node], event, now)
+            after = planner.apply(before, event, now)
         except ImpossibleEvent:
             return  # of a run that was given up; the record stands
-        self._records[node] = record
-        if record.status is not Status.IN_PROGRESS:
-            self._end(node)
+        is_proven = isinstance(event, Proven) and before.state.position in after.proven
+        if isinstance(event, Cancelled):
+            self._ledger.cancel(after)
+        elif is_proven:
+            self._ledger.prove(after, node.facts)
+        else:
+            self._ledger.fail(after, after.reason)
+        node.record, node.facts, node.percent = after, {}, None
+        node.since, node.waiting_since = time.time(), time.monotonic()
+        if node.run is not None and not (is_proven and self._leads_on(node.run, before, after)):
+            run, node.run = node.run, None
+            if not is_proven:
+                run.end_node(name)
+        self._show(name)
 
-    def _end(self, node: str) -> None:
-        record = self._records[node]
-        self._since[node] = time.time()
-        self._store.end(node, self._claim, record.status, record.reason, self._since[node], {})
-        run = self._run_of.pop(node, None)
-        if run is not None and record.status is Status.LOST:
-            run.end_node(node)
-        self._show(node)
+    def _leads_on(self, run: Run, before: Record, after: Record) -> bool:
+        """Whether the node's next state follows the one that it was in within its run too."""
+        positions = [state.position for state in run.batch.states]
+        following = positions[positions.index(before.state.position) + 1 :]
+        return after.status is Status.IN_PROGRESS and following[:1] == [after.state.position]
 
-    def _renew_claim(self) -> None:
-        if time.monotonic() >= self._next_renewal:
-            self._store.renew_claim(self._claim, time.time() + self._settings.claim)
-            self._next_renewal = time.monotonic() + self._settings.claim / 3
+    def _give_up(self, name: str, reason: str) -> None:
+        """The node is another driver's by now: leave it, and write nothing of it any more."""
+        node = self._nodes.get(name)
+        if node is None:
+            return
+        node.record = replace(node.record, status=Status.LOST, entered=None, reason=reason)
+        if node.run is not None:
+            node.run.end_node(name)
+            node.run = None
+        self._show(name)
 
-    def _show(self, node: str) -> None:
-        record = self._records[node]
+    def _set(self, record: Record) -> None:
+        self._nodes[record.node].record = record
+        if record.entered is not None:
+            self._show(record.node)
+
+    def _show(self, name: str) -> None:
+        node = self._nodes[name]
+        record = node.record
         self._observe(
             NodeView(
-                node=node,
+                node=name,
                 status=record.status,
-                state=self._process.states[record.position].name,
-                percent=self._percent.get(node),
-                since=self._since[node],
+                state=record.state.name,
+                attempt=record.attempt,
+                percent=node.percent,
+                since=node.since,
                 reason=record.reason,
             )
         )

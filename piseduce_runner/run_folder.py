@@ -4,13 +4,14 @@ ansible-runner writes arguments and the whole environment into its folder, so ev
 its own, private and below the runtime directory, which is removed afterwards.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -22,6 +23,8 @@ from piseduce_runner.processes import State
 PRIVATE_DATA = "ansible-runner"
 # The task in front of every state; see action_plugins/enter_state.py.
 ENTER_ACTION = "enter_state"
+# Locked by the driver; see `hold_run_folder`.
+DRIVER_FILE = "driver"
 
 
 def make_run_folder() -> Path:
@@ -29,6 +32,28 @@ def make_run_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=_runtime_folder()))
     (folder / PRIVATE_DATA).mkdir()
     return folder
+
+
+def hold_run_folder(folder: Path) -> TextIO:
+    """Lock the folder's file `driver` as long as the file is open, at most as long as we live.
+
+    Whoever can lock it knows that the driver has died, whatever has become of its process id.
+    """
+    file = (folder / DRIVER_FILE).open("w", encoding="utf-8")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        with (folder / DRIVER_FILE).open("r", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        # Made a moment ago, or by a driver that died within that moment.
+        return Path("/proc", folder.name.split("-")[1]).exists()
+    return False
 
 
 def _runtime_folder() -> Path:
@@ -39,30 +64,34 @@ def _runtime_folder() -> Path:
 
 def remove_stale_run_folders() -> None:
     """Remove what a driver that was killed has left behind: its runs' processes and folders."""
-    for folder in _runtime_folder().glob("piseduce-*-*"):
-        pid = folder.name.split("-")[1]
-        if pid.isdigit() and not Path("/proc", pid).exists():
+    for folder in _runtime_folder().glob("piseduce-[0-9]*-*"):
+        if not _is_held(folder):
             end_run(folder.name, str(folder))
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_folders_of(pid: int) -> list[Path]:
+    """The folders of the runs that the process `pid` has started."""
+    return sorted(_runtime_folder().glob(f"piseduce-{pid}-*"))
 
 
 def write_states(folder: Path, gates: Path, states: tuple[State, ...], roles: list[Path]) -> Path:
     """The tasks of a stretch; playbooks/state/example.yml shows and explains them."""
-    tasks, gate = [], ""
+    tasks = []
     for state in states:
-        variables = {"state_timeout": int(state.timeout), "state_phase": state.phase.value}
+        timeout = f"{{{{ state_timeouts['{state.position}'] }}}}"
+        variables = {"state_timeout": timeout, "state_phase": state.phase.value}
         specification = folder / f"{state.name}.json"
         specification.write_text(json.dumps(load_argument_spec(state.name, roles)), "utf-8")
+        gate = f"{gates}/{{{{ inventory_hostname }}}}.{state.position}"
         tasks += [
-            _enter_task(f"Check the arguments of {state.name}", gate, str(specification))
-            | {"vars": variables},
+            _enter_task(f"Enter {state.name}", gate, str(specification)) | {"vars": variables},
             {
                 "name": f"Go through {state.name}",
                 "ansible.builtin.import_role": {"name": state.name, "rolespec_validate": False},
                 "vars": variables,
             },
         ]
-        gate = f"{gates}/{{{{ inventory_hostname }}}}.{state.position}"
     tasks.append(_enter_task("Leave the stretch", "", ""))
     path = folder / "states.yml"
     path.write_text(yaml.safe_dump(tasks, sort_keys=False), "utf-8")

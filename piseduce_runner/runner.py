@@ -23,6 +23,7 @@ from piseduce_runner.processes import State
 from piseduce_runner.run_folder import (
     ENTER_ACTION,
     PRIVATE_DATA,
+    hold_run_folder,
     make_run_folder,
     write_inventory,
     write_states,
@@ -90,6 +91,7 @@ class AnsibleRun:
         self._roles = roles
         self._report = report
         self._folder = make_run_folder()
+        self._lock_file = hold_run_folder(self._folder)
         self._id = self._folder.name
         self._gates = self._folder / "gates"
         self._lock = threading.Lock()
@@ -101,12 +103,16 @@ class AnsibleRun:
     def start(self) -> None:
         """Prepare the run's folder and start the thread."""
         self._gates.mkdir()
-        write_inventory(self._folder, self.batch.variables)
+        variables = {
+            node: own | {"state_timeouts": _by_text(self.batch.timeouts[node])}
+            for node, own in self.batch.variables.items()
+        }
+        write_inventory(self._folder, variables)
         write_states(self._folder, self._gates, self.batch.states, self._roles)
         threading.Thread(target=self._work, name=self._id, daemon=True).start()
 
-    def go_on(self, node: str, position: int) -> None:
-        """Open the gate behind the state at `position`."""
+    def enter(self, node: str, position: int) -> None:
+        """Open the gate in front of the state at `position`."""
         self._answer(node, position, "go")
 
     def end_node(self, node: str) -> str:
@@ -162,6 +168,7 @@ class AnsibleRun:
         """End what Ansible left (SSH masters persist on purpose) and remove the folder."""
         end_run(self._id, str(self._folder))
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock_file.close()
         for log in self._logs.values():
             log.close()
 
@@ -207,7 +214,7 @@ class AnsibleRun:
 
     def _on_facts(self, node: str, activity: _Activity, task: str, facts: Any) -> None:
         if _are_facts(facts):
-            self._report(Remembered(self, node, facts))
+            self._report(Remembered(self, node, self._state_of(activity).position, facts))
         else:
             message = "what it wants remembered is not a dictionary of short words and numbers"
             self._on_failure(node, activity, task, {"msg": message})
@@ -219,8 +226,8 @@ class AnsibleRun:
             if activity.given_up or activity.finished:
                 return
             activity.finished = True
-        reason = failure_message(task, result)
-        self._report(StateFailed(self, node, self._state_of(activity).position, reason))
+        reason, hopeless = failure_message(task, result), result.get("hopeless") is True
+        self._report(StateFailed(self, node, self._state_of(activity).position, reason, hopeless))
 
     # small parts
 
@@ -240,6 +247,11 @@ class AnsibleRun:
 
     def _state_of(self, activity: _Activity) -> State:
         return self.batch.states[activity.state]
+
+
+def _by_text(timeouts: dict[int, float]) -> dict[str, int]:
+    """Whole seconds by position, as the tasks of the run look them up."""
+    return {str(position): int(seconds) for position, seconds in timeouts.items()}
 
 
 # What the states of this project remember, and its form: from a node it may be anything.

@@ -1,8 +1,8 @@
 """What a runner is asked for, and what it reports: the interface between driver and runner.
 
 `runner.AnsibleRunner` is the implementation that works on machines; tests and simulations have
-others. A run takes a batch of nodes through a stretch of consecutive states. It reports per node
-and state; each node goes on to its next state when the driver lets it.
+others. A run takes a batch of nodes through a stretch of consecutive states. Each node waits in
+front of each state until the driver lets it in.
 """
 
 import time
@@ -18,12 +18,13 @@ from piseduce_runner.processes import State
 class Batch:
     """Nodes that go through `states` together.
 
-    `variables` are each node's own variables for the roles; `logs` the file to which what
-    happened on the node is appended.
+    `variables` are each node's own variables for the roles; `timeouts` the seconds that each state
+    may last on it, by position; `logs` the file to which what happened on the node is appended.
     """
 
     states: tuple[State, ...]
     variables: dict[str, dict[str, Any]]
+    timeouts: dict[str, dict[int, float]]
     logs: dict[str, Path]
 
     @property
@@ -34,7 +35,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class StateProven:
-    """The state at `position` has ended well on the node, which waits for `Run.go_on`.
+    """The state at `position` has ended well on the node, which waits in front of the next one.
 
     `at` is when, on the monotonic clock: a busy driver must not make a node late.
     """
@@ -47,20 +48,25 @@ class StateProven:
 
 @dataclass(frozen=True)
 class StateFailed:
-    """The state at `position` failed on the node, which leaves the run."""
+    """The state at `position` failed on the node, which leaves the run.
+
+    `hopeless`: the role knows that trying again cannot help.
+    """
 
     run: "Run"
     node: str
     position: int
     reason: str
+    hopeless: bool = False
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """A state learned something of the node that later states need."""
+    """The state at `position` learned something of the node that later states need."""
 
     run: "Run"
     node: str
+    position: int
     facts: dict[str, Any]
 
 
@@ -89,8 +95,8 @@ class Run(Protocol):
 
     batch: Batch
 
-    def go_on(self, node: str, position: int) -> None:
-        """Let the node enter the state that follows the one at `position`."""
+    def enter(self, node: str, position: int) -> None:
+        """Let the node enter the state at `position`."""
 
     def end_node(self, node: str) -> str:
         """Give the node up: end what runs for it here, and report nothing of it any more.

@@ -112,6 +112,7 @@ class Site(SiteFolder):
     nodes: dict[str, Node]
     switches: dict[str, Switch]
     policy: Policy = NO_POLICY
+    admins: frozenset[str] = frozenset()
 
     def check_ready(self) -> None:
         """Whether a deployment can begin: keys and folders are there. Raises `UserError`."""

@@ -146,11 +146,18 @@ class _Reader:
             nfs_boot_files=Path(self.text(variables, "piseduce_nfs_boot_files", where)),
             nodes=nodes,
             switches=switches,
+            admins=self._admins(variables),
         )
 
     def policy(self, variables: dict[str, Any]) -> Policy:
         where = f"{self._inventory}: piseduce_policy"
         return Policy.parse(variables.get("piseduce_policy", {}), where)
+
+    def _admins(self, variables: dict[str, Any]) -> frozenset[str]:
+        admins = variables.get("piseduce_admins", [])
+        if not isinstance(admins, list) or not all(isinstance(name, str) for name in admins):
+            self._fail("the site", "piseduce_admins must be a list of login names")
+        return frozenset(admins)
 
     def node(self, name: str, variables: dict[str, Any], switches: dict[str, Switch]) -> Node:
         where = f"node {name}"

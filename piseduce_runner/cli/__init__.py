@@ -12,6 +12,7 @@ from piseduce_runner.cli.deploying import deploy
 from piseduce_runner.cli.doctoring import doctor
 from piseduce_runner.cli.env import env
 from piseduce_runner.cli.looking import history, log, processes, status
+from piseduce_runner.cli.reconfiguring import boot_test, bootfiles, destroy, reboot, redeploy
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab.commands import lab
 from piseduce_runner.store import StoreFailed
@@ -50,5 +51,9 @@ def main(ctx: click.Context, site: Path | None, as_json: bool) -> None:
     ctx.obj = Context(as_json, site)
 
 
-for command in (lab, deploy, status, history, log, processes, env, doctor):
+for command in (
+    *(deploy, redeploy, reboot, destroy, bootfiles, boot_test),
+    *(status, history, log, processes),
+    *(env, doctor, lab),
+):
     main.add_command(command)

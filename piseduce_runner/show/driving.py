@@ -14,11 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from piseduce_runner import planner
+from piseduce_runner import environments, planner
 from piseduce_runner.deployment import Request
 from piseduce_runner.driver import NodeView
 from piseduce_runner.known_hosts import login_line
-from piseduce_runner.planner import Status
+from piseduce_runner.planner import Record, Status
 from piseduce_runner.processes import Process
 from piseduce_runner.show.nodes import node_fields, node_table
 from piseduce_runner.show.text import (
@@ -42,7 +42,6 @@ def plan(as_json: bool, process: Process, request: Request) -> None:
             {
                 "nodes": [node.name for node in request.nodes],
                 "environment": request.environment.name,
-                "owner": request.owner,
                 "part_bytes": request.part_bytes,
                 "ssh_keys": list(request.ssh_keys),
                 "password": bool(request.password_hash),
@@ -53,7 +52,7 @@ def plan(as_json: bool, process: Process, request: Request) -> None:
     names = ", ".join(node.name for node in request.nodes)
     size = f"{request.part_bytes // MIB} MiB" if request.part_bytes else "the whole card"
     password = "a password" if request.password_hash else "no password"
-    click.echo(f"would deploy {request.environment.name} on {names} for {request.owner},")
+    click.echo(f"would deploy {request.environment.name} on {names},")
     click.echo(
         f"with {size} for the system, {len(request.ssh_keys)} SSH keys and {password} for"
         f" {request.environment.login}, through these states:"
@@ -69,14 +68,20 @@ class View(Protocol):
         """Take in a node's change."""
 
 
+def title(records: list[Record]) -> str:
+    """What is done to these nodes, in a few words."""
+    names = sorted({record.process.name for record in records})
+    return f"{', '.join(names)}: {len(records)} node{'s' if len(records) != 1 else ''}"
+
+
 @contextlib.contextmanager
-def deployment_view(as_json: bool, process: Process, request: Request) -> Iterator[View]:
+def live_view(as_json: bool, title: str) -> Iterator[View]:
     """A live table on a terminal, plain lines elsewhere, nothing with --json."""
     console = Console(highlight=False, stderr=as_json)
     if as_json or not console.is_terminal:
         yield _PlainView(quiet=as_json)
         return
-    view = _LiveView(process, request)
+    view = _LiveView(title)
     with Live(view, console=console, refresh_per_second=4, transient=True):
         yield view
 
@@ -104,11 +109,10 @@ class _PlainView:
 class _LiveView:
     """The table that rich draws anew four times a second, from a thread of its own."""
 
-    def __init__(self, process: Process, request: Request) -> None:
+    def __init__(self, title: str) -> None:
         self._lock = threading.Lock()
         self._views: dict[str, NodeView] = {}
-        states = [s for s in process.states if planner.applies(s, request.conditions)]
-        self._title = f"{request.environment.name}, {len(states)} states"
+        self._title = title
 
     def observe(self, view: NodeView) -> None:
         with self._lock:
@@ -133,16 +137,24 @@ class _LiveView:
         return table
 
 
-def deployment_summary(
+def detached(as_json: bool, names: list[str], held: dict[str, Deployment]) -> None:
+    """What was begun and left to the agent."""
+    if as_json:
+        print_json({"nodes": [node_fields(name, held.get(name)) for name in names]})
+        return
+    click.echo(f"left to the agent: {', '.join(names)}")
+    click.echo("`piseduce-run watch` shows them; `piseduce-run agent --once` does the work itself")
+
+
+def summary(
     as_json: bool,
     site: Site,
-    request: Request,
     held: list[Deployment],
     usage: Usage,
     runs: int,
     identity: Path | None,
 ) -> None:
-    """How the deployment ended, what it cost, and how to log in (with the key `identity`)."""
+    """How it ended, what it cost, and how to log in (with the key `identity`)."""
     rows = [node_fields(one.node, one) for one in held]
     cost = {
         "wall_seconds": round(usage.wall, 3),
@@ -157,13 +169,34 @@ def deployment_summary(
     new_console().print(node_table(rows, {one.node: one for one in held}))
     click.echo(
         f"took {duration(usage.wall)}; cost this manager {usage.cpu:.1f} s of CPU"
-        f" ({usage.cpu / len(held):.1f} s a node), {runs} runs of Ansible,"
+        f" ({usage.cpu / len(held):.1f} s a node), {runs} run{'s' if runs != 1 else ''} of Ansible,"
         f" {usage.peak_memory / MIB:.0f} MiB of memory at most"
     )
-    first = next((one for one in held if one.status is Status.DEPLOYED), None)
-    if first is not None:
-        for user in (request.environment.login, "root") if request.ssh_keys else ():
-            line = login_line(site, site.nodes[first.node], user, identity)
-            click.echo(f"log in as {user}: {line}")
-    if any(one.status is Status.LOST for one in held):
-        click.echo("lost nodes: `piseduce-run log NODE` shows what Ansible said")
+    _show_logins(site, held, identity)
+    names = {status: _names(held, status) for status in Status}
+    if lost := names[Status.LOST]:
+        click.echo(
+            f"lost: {lost}; `piseduce-run log NODE` shows what Ansible said; when the cause is"
+            " mended, `piseduce-run reboot NODE` resumes, `redeploy NODE` begins again"
+        )
+    if left := names[Status.IN_PROGRESS]:
+        click.echo(
+            f"left under way: {left}; an agent that runs takes them on, else"
+            " `piseduce-run agent --once` does"
+        )
+
+
+def _names(held: list[Deployment], status: Status) -> str:
+    return " ".join(one.node for one in held if one.status is status)
+
+
+def _show_logins(site: Site, held: list[Deployment], identity: Path | None) -> None:
+    """The lines to log in to the first node that was deployed with a key."""
+    for one in held:
+        is_new = one.process == "deploy" and one.status is Status.DEPLOYED
+        if is_new and one.options.get("ssh_keys"):
+            environment = environments.find(site.environments, one.environment)
+            for user in (environment.login, "root"):
+                line = login_line(site, site.nodes[one.node], user, identity)
+                click.echo(f"log in as {user}: {line}")
+            return

@@ -26,7 +26,8 @@ def node_fields(node: str, held: Deployment | None) -> dict[str, Any]:
         return {"node": node, "status": "free"} | dict.fromkeys(names) | {"reason": ""}
     reason = held.reason
     if held.status is Status.IN_PROGRESS and not held.is_claimed(time.time()):
-        reason = f"interrupted: {held.claim} has gone; deploy the node again"
+        gone = f"{held.claim} has gone" if held.claim else reason or "nobody drives it"
+        reason = f"interrupted: {gone}; `piseduce-run agent --once` goes on with it"
     return {
         "node": node,
         "status": held.status.value,

@@ -1,6 +1,7 @@
 """The rows of the deployments and of their journal: reading them, and changing one's own."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from piseduce_runner.planner import Status
@@ -19,6 +20,10 @@ class DeploymentRows(Reservations):
     def deployments(self) -> dict[str, Deployment]:
         """The active deployment of every node that has one."""
         return {held.node: held for held in self._deployments("active = 1")}
+
+    def last_deployments(self, nodes: Iterable[str]) -> list[Deployment]:
+        """The newest deployment of each of these nodes, also of those that were given back."""
+        return [found[-1] for node in nodes if (found := self._deployments("node = ?", [node]))]
 
     def transitions(self, node: str | None = None, limit: int = 1000) -> list[Transition]:
         """The newest `limit` lines of the journal, oldest first; of one node or of all."""

@@ -65,7 +65,9 @@ class Deployments(Claims):
         """
         with self.transaction():
             memory = self._check_claim(node, claim).memory | (facts or {})
-            self._change(node, claim, record=json.dumps(record), memory=json.dumps(memory))
+            self._change(
+                node, claim, record=json.dumps(record), memory=json.dumps(memory), reason=reason
+            )
             self._close_journal(node, outcome, reason, now)
 
     def end(
@@ -107,6 +109,11 @@ class Deployments(Claims):
             memory = self._check_claim(node, claim).memory | facts
             self._change(node, claim, memory=json.dumps(memory))
         return memory
+
+    def set_record(self, node: str, claim: str, record: dict[str, Any]) -> None:
+        """What the planner knows of the node has changed within a state."""
+        with self.transaction():
+            self._change(node, claim, record=json.dumps(record))
 
     def set_percent(self, node: str, claim: str, percent: int) -> None:
         """How far the node's state is, 0 to 100."""

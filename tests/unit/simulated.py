@@ -13,9 +13,12 @@ from piseduce_runner.runs import (
     StateProven,
 )
 
-# What a script may say for (node, position); without a word the state is proven at once.
+# What a script may say for (node, position); without a word the state is proven at once. A list has
+# a word for each try.
 HANG = "hang"  # nothing is ever heard
 FAIL = "fail"
+HOPELESS = "hopeless"  # it fails, and says that trying again cannot help
+SETTLE = "settle-and-hang"  # only the restart is left, and nothing more is heard
 CRASH = "crash"  # the whole run ends, with an error
 
 
@@ -26,13 +29,8 @@ class SimulatedRun:
         self.given_up: list[str] = []
         self.ended = False
 
-    def begin(self) -> None:
-        for node in self.batch.nodes:
-            self._play(node, self.batch.states[0].position)
-
-    def go_on(self, node: str, position: int) -> None:
-        later = [s.position for s in self.batch.states if s.position > position]
-        self._play(node, later[0])
+    def enter(self, node: str, position: int) -> None:
+        self._play(node, position)
 
     def end_node(self, node: str) -> str:
         self.given_up.append(node)
@@ -49,16 +47,22 @@ class SimulatedRun:
             return
         self.runner.on_state(node, position)
         self.runner.played.append((node, position))
-        match self.runner.script.get((node, position)):
+        word = self.runner.script.get((node, position))
+        if isinstance(word, list):
+            word = word.pop(0) if word else None
+        match word:
             case None:
-                self.report(Remembered(self, node, {f"seen_{position}": "yes"}))
+                self.report(Remembered(self, node, position, {f"seen_{position}": "yes"}))
                 self.report(StateProven(self, node, position))
                 if position == self.batch.states[-1].position:
                     self._leave(node)
             case "hang":
                 self.report(Progressed(node, 43))
-            case "fail":
-                self.report(StateFailed(self, node, position, "Do it: it broke"))
+            case "settle-and-hang":
+                self.report(Remembered(self, node, position, {"settled": True}))
+            case "fail" | "hopeless":
+                hopeless = word == "hopeless"
+                self.report(StateFailed(self, node, position, "Do it: it broke", hopeless))
                 self._leave(node)
             case "crash":
                 self.ended = True
@@ -71,7 +75,7 @@ class SimulatedRun:
 
 
 class SimulatedRunner:
-    def __init__(self, script: dict[tuple[str, int], str] | None = None) -> None:
+    def __init__(self, script: dict[tuple[str, int], str | list[str | None]] | None = None) -> None:
         self.script = script or {}
         self.runs: list[SimulatedRun] = []
         self.played: list[tuple[str, int]] = []
@@ -80,11 +84,17 @@ class SimulatedRunner:
     def start(self, batch: Batch, report: Report) -> SimulatedRun:
         run = SimulatedRun(batch, report, self)
         self.runs.append(run)
-        run.begin()
         return run
 
 
-def make_batch(states, nodes) -> Batch:
+def make_batch(states, records) -> Batch:
+    nodes = [record.node for record in records]
     return Batch(
-        states, {node: {} for node in nodes}, {node: Path(f"{node}.log") for node in nodes}
+        states,
+        {node: {} for node in nodes},
+        {
+            record.node: {s.position: record.process.states[s.position].timeout for s in states}
+            for record in records
+        },
+        {node: Path(f"{node}.log") for node in nodes},
     )

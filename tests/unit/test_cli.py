@@ -133,7 +133,10 @@ def test_a_deployment_whose_driver_has_died_is_shown_as_interrupted(run, tmp_pat
     store.close()
     row = json.loads(run("--json", "status").output)["nodes"][0]
     assert row["status"] == "in_progress"
-    assert row["reason"] == "interrupted: driver 7 has gone; deploy the node again"
+    assert (
+        row["reason"]
+        == "interrupted: driver 7 has gone; `piseduce-run agent --once` goes on with it"
+    )
 
 
 @pytest.mark.parametrize("words", [["processes"], ["env", "list"], ["status"]])
@@ -195,15 +198,18 @@ def test_a_policy_for_a_state_that_does_not_exist_is_one_line(tmp_path):
     assert is_one_clear_line(result, "piseduce_policy", "'env_cpy'", "did you mean env_copy?")
 
 
-def test_a_node_that_is_being_driven_or_is_somebody_elses_is_refused(run, tmp_path, monkeypatch):
+def test_a_node_that_is_under_way_or_is_somebody_elses_is_refused(run, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
     from piseduce_runner import deployment
 
-    monkeypatch.setattr(deployment, "find_environment", lambda site, name: None)
+    image = SimpleNamespace(name="debian-12")
+    monkeypatch.setattr(deployment, "find_environment", lambda site, name: image)
     monkeypatch.setattr(deployment, "check_part_size", lambda *_: None)
     store = Store.open(tmp_path / "site" / "state" / "piseduce.db")
     new = NewDeployment("node-1", "deploy", "debian-12", "alice", 4, "env_copy", {})
     store.begin([new], "driver 7", now=0, expires=time.time() + 600)
-    assert is_one_clear_line(run(*DEPLOY, "--owner", "alice"), "is being deployed", "driver 7")
+    assert is_one_clear_line(run(*DEPLOY, "--owner", "alice"), "is under way", "driver 7")
     store.end("node-1", "driver 7", Status.DEPLOYED, "", 1, {})
-    assert is_one_clear_line(run(*DEPLOY, "--owner", "bob"), "node-1 is held by alice")
+    assert is_one_clear_line(run(*DEPLOY, "--owner", "bob"), "node-1 is alice's")
     store.close()

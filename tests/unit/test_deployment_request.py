@@ -91,17 +91,6 @@ def test_a_malformed_key_is_refused_with_file_and_line(key, tmp_path, text, mess
         deployment.read_ssh_keys([file])
 
 
-@pytest.mark.parametrize("owner", ["alice", "alice@example.org", "a.b_c-1"])
-def test_owners(owner):
-    deployment.check_owner(owner)
-
-
-@pytest.mark.parametrize("owner", ["", "[/x]", "a b", "\x1b[2J", "-x", "x" * 65, "a\n"])
-def test_owners_that_are_refused(owner):
-    with pytest.raises(UserError, match="owner"):
-        deployment.check_owner(owner)
-
-
 def test_a_private_key_and_a_missing_file_are_refused(key, tmp_path):
     with pytest.raises(UserError, match=r"is a private key; give the public one \(.*key\.pub\)"):
         deployment.read_ssh_keys([key])

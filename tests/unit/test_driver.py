@@ -29,7 +29,7 @@ PROCESS = Process(
 class Cluster:
     """A store with claimed nodes, and a driver on a simulated runner."""
 
-    def __init__(self, path, nodes, script=None, **options):
+    def __init__(self, path, nodes, script=None, process=PROCESS, switch_of=None, **options):
         self.store = Store.open(path)
         self.store.begin(
             [NewDeployment(n, "deploy", "debian", "alice", 0, "turn_on") for n in nodes],
@@ -38,16 +38,16 @@ class Cluster:
         self.runner = SimulatedRunner(script)
         self.views = []
         self.driver = Driver(
-            PROCESS,
             self.store,
             self.runner,
             make_batch,
             queue.SimpleQueue(),
             claim="me",
             observe=self.views.append,
-            settings=DriverSettings(gather=0.05, **options),
+            switch_of=switch_of,
+            settings=DriverSettings(**{"gather": 0.05, "look": 0.05} | options),
         )
-        self.records = [planner.begin(PROCESS, node, frozenset()) for node in nodes]
+        self.records = [planner.begin(process, node, frozenset()) for node in nodes]
 
     def run(self):
         return self.driver.run(self.records)
@@ -57,8 +57,8 @@ class Cluster:
 def cluster(tmp_path):
     made = []
 
-    def make(nodes, script=None, **options):
-        made.append(Cluster(tmp_path / f"{len(made)}.db", nodes, script, **options))
+    def make(nodes, script=None, process=PROCESS, **options):
+        made.append(Cluster(tmp_path / f"{len(made)}.db", nodes, script, process, **options))
         return made[-1]
 
     yield make
@@ -136,13 +136,17 @@ def test_large_batches_are_cut_and_no_more_runs_are_alive_than_allowed(cluster):
     assert max(alive) <= 2
 
 
-def test_stop_loses_what_is_under_way_and_ends_the_runs(cluster):
+def test_detaching_ends_the_runs_and_leaves_the_nodes_to_the_next_driver(cluster):
     two = cluster(["a", "b"], {("b", 0): HANG})
-    two.runner.on_state = lambda node, position: two.driver.stop("stopped by SIGINT")
-    ended = two.run()
-    assert {record.reason for record in ended.values()} == {"turn_on: stopped by SIGINT"}
+    two.runner.on_state = lambda node, position: two.driver.detach("left by SIGINT")
+    assert two.run() == {}
     assert all(run.ended for run in two.runner.runs)
-    assert two.store.deployment("a").claim is None
+    for node in ("a", "b"):
+        held = two.store.deployment(node)
+        assert (held.status, held.claim, held.reason) == (
+            Status.IN_PROGRESS, None, "left by SIGINT",
+        )  # fmt: skip
+        assert two.store.transitions(node)[-1].outcome is Outcome.INTERRUPTED
 
 
 def test_a_node_that_another_driver_has_taken_is_left_to_it_and_the_others_go_on(cluster):
@@ -201,5 +205,5 @@ def test_whatever_happens_every_node_ends_and_none_is_deployed_unproven(cluster,
         if record.status is Status.DEPLOYED:
             assert proven == [0, 1, 2, 3]
         elif not crashed:
-            assert (node, record.position) in script
+            assert (node, record.state.position) in script
         assert any_cluster.store.deployment(node).claim is None

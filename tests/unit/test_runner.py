@@ -57,11 +57,14 @@ def start(site):
         batch = Batch(
             states,
             dict.fromkeys(("a", "b"), local | variables),
+            dict.fromkeys(("a", "b"), dict.fromkeys(range(len(states)), 30.0)),
             {node: site / f"{node}.log" for node in ("a", "b")},
         )
         events = queue.SimpleQueue()
         run = AnsibleRunner(site / "inventory", [site / "roles"]).start(batch, events.put)
         runs.append(run)
+        for node in ("a", "b"):
+            run.enter(node, 0)
         return run, lambda: events.get(timeout=60)
 
     yield make
@@ -95,9 +98,9 @@ def test_a_state_is_proven_on_each_node_and_nothing_is_left(start, site):
 def test_a_node_waits_at_the_gate_until_it_may_go_on(start):
     run, next_event = start("fine", "fine")
     assert {next_event(), next_event()} == {StateProven(run, "a", 0), StateProven(run, "b", 0)}
-    run.go_on("a", 0)
+    run.enter("a", 1)
     assert next_event() == StateProven(run, "a", 1)
-    run.go_on("b", 0)
+    run.enter("b", 1)
     assert next_event() == StateProven(run, "b", 1)
     assert isinstance(next_event(), RunEnded)
 
@@ -117,7 +120,7 @@ def test_a_roles_arguments_are_checked_before_its_first_task(start, site):
     run, next_event = start("fine", fine_count="many")
     reasons = {event.reason for event in gather(next_event)[:-1]}
     assert len(reasons) == 1
-    assert "Check the arguments of fine: " in (reason := reasons.pop())
+    assert "Enter fine: " in (reason := reasons.pop())
     assert "fine_count" in reason
     assert "Say who" not in (site / "a.log").read_text()
 
@@ -196,7 +199,7 @@ def test_a_node_is_ended_alone_and_its_command_with_it(start):
         pass
     assert run.end_node("b") == "in task: Hang"
     assert all(is_gone(pid) for pid in hanging)
-    run.go_on("a", 0)
+    run.enter("a", 1)
     assert [type(event) for event in gather(next_event)] == [StateProven, RunEnded]
     assert is_clean(run)
 

@@ -1,0 +1,40 @@
+"""The processes of a site as they hold for a node: the table, with the policies that apply."""
+
+from dataclasses import dataclass, field
+
+from piseduce_runner import environments
+from piseduce_runner.errors import UserError
+from piseduce_runner.processes import Process
+from piseduce_runner.site import Site, site_processes
+
+
+@dataclass(frozen=True)
+class SiteProcesses:
+    """Finds a process by its name, for nodes that have (or get) an environment."""
+
+    site: Site
+    _tables: dict[str, dict[str, Process]] = field(default_factory=dict)
+
+    def __call__(self, name: str, environment: str) -> Process:
+        """The process with the site's and the environment's policy ("": no environment).
+
+        Raises `UserError` when there is no such process, or its environment is needed and gone.
+        """
+        if environment not in self._tables:
+            self._tables[environment] = self._read(name, environment)
+        table = self._tables[environment]
+        if name not in table:
+            raise UserError(f"{self.site.folder}: the process table has no process {name!r}")
+        return table[name]
+
+    def _read(self, name: str, environment: str) -> dict[str, Process]:
+        if not environment:
+            return site_processes(self.site)
+        try:
+            found = environments.find(self.site.environments, environment)
+        except UserError:
+            # A node can be rebooted and given back without the image that it was made from.
+            if name == "deploy":
+                raise
+            return site_processes(self.site)
+        return site_processes(self.site, found.policy)
