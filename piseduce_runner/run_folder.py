@@ -29,7 +29,7 @@ DRIVER_FILE = "driver"
 
 def make_run_folder() -> Path:
     """A private folder on a tmpfs where there is one; its path is short (SSH sockets are in it)."""
-    folder = Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=_runtime_folder()))
+    folder = Path(tempfile.mkdtemp(prefix=f"piseduce-{os.getpid()}-", dir=runtime_folder()))
     (folder / PRIVATE_DATA).mkdir()
     return folder
 
@@ -56,7 +56,8 @@ def _is_held(folder: Path) -> bool:
     return False
 
 
-def _runtime_folder() -> Path:
+def runtime_folder() -> Path:
+    """Where the folders of runs are made."""
     if os.geteuid() == 0:
         return Path("/run")
     return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir())
@@ -64,7 +65,7 @@ def _runtime_folder() -> Path:
 
 def remove_stale_run_folders() -> None:
     """Remove what a driver that was killed has left behind: its runs' processes and folders."""
-    for folder in _runtime_folder().glob("piseduce-[0-9]*-*"):
+    for folder in runtime_folder().glob("piseduce-[0-9]*-*"):
         if not _is_held(folder):
             end_run(folder.name, str(folder))
             shutil.rmtree(folder, ignore_errors=True)
@@ -72,7 +73,7 @@ def remove_stale_run_folders() -> None:
 
 def run_folders_of(pid: int) -> list[Path]:
     """The folders of the runs that the process `pid` has started."""
-    return sorted(_runtime_folder().glob(f"piseduce-{pid}-*"))
+    return sorted(runtime_folder().glob(f"piseduce-{pid}-*"))
 
 
 def write_states(folder: Path, gates: Path, states: tuple[State, ...], roles: list[Path]) -> Path:

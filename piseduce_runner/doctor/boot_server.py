@@ -1,5 +1,6 @@
 """What nodes boot from: the TFTP root and its server, the deploy OS's boot files, DHCP."""
 
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,8 @@ from piseduce_runner.doctor.tftp import TftpError, TftpSilence, read_file
 from piseduce_runner.site import Node
 
 _DEFAULT_MANAGER_DIR = "/etc/piseduce/manager"
+# /proc/stat knows the boot time in whole seconds.
+_CLOCK_SLACK = 2
 
 
 def dnsmasq_dir(variables: Mapping[str, Any]) -> Path:
@@ -127,4 +130,21 @@ def check_dhcp(nodes: Iterable[Node], folder: Path) -> list[Finding]:
         elif address != node.address:
             said = f"{file} gives it {address}, but ansible_host is {node.address}"
             findings.append(problem(check, node.name, said, remedy))
-    return findings or [ok("dhcp-nodes", str(file), "it knows every node")]
+    findings = findings or [ok("dhcp-nodes", str(file), "it knows every node")]
+    if _changed_since_start(file, folder / "dnsmasq.pid"):
+        said = "it was changed after dnsmasq was started, and dnsmasq reads it only then"
+        findings.append(warning("dhcp-restart", str(file), said, "restart dnsmasq"))
+    return findings
+
+
+def _changed_since_start(configuration: Path, pid_file: Path) -> bool:
+    """False, too, when nobody knows: no process, or not ours to see (proc(5))."""
+    try:
+        stat = Path("/proc", str(int(pid_file.read_text())), "stat").read_text()
+        boot = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return False
+    # Field 22, starttime; the second field, the name in parentheses, may have spaces.
+    ticks = int(stat.rpartition(")")[2].split()[19])
+    started = int(boot[1]) + ticks / os.sysconf("SC_CLK_TCK")
+    return configuration.stat().st_mtime > started + _CLOCK_SLACK

@@ -24,7 +24,7 @@ def report_survey(folder: Path, survey: Survey) -> list[Finding]:
     if findings or survey.site is None:
         return findings
     nodes, switches = len(survey.site.nodes), len(survey.site.switches)
-    return [ok(check, subject, f"{nodes} nodes, {switches} switches")]
+    return [ok(check, subject, f"it can be read; nodes: {nodes}, switches: {switches}")]
 
 
 def check_secrecy(folder: Path) -> list[Finding]:
@@ -65,7 +65,7 @@ def check_processes(folder: Path) -> list[Finding]:
         for name in sorted(states)
         if not _has_argument_specs(name, folder)
     ]
-    return [*findings, ok(check, "processes.yml", f"{len(processes)} processes are sound")]
+    return [*findings, ok(check, "processes.yml", f"it is sound: {', '.join(processes)}")]
 
 
 def _has_argument_specs(role: str, site: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from piseduce_runner import environments
 from piseduce_runner.doctor.findings import Finding, ok, problem, warning
+from piseduce_runner.run_folder import runtime_folder
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -63,11 +64,10 @@ def check_space(folder: Path, needed: int, comfortable: int, what: str) -> Findi
 
 def check_spaces(site: Path) -> list[Finding]:
     """Room for the store and the logs, for environments, and for what runs of Ansible need."""
-    runs = Path("/run") if os.geteuid() == 0 else Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))  # noqa: S108
     return [
         check_space(site / "state", 64 * _MIB, 512 * _MIB, "the store and the logs"),
         check_space(site / "environments", 64 * _MIB, 2 * _GIB, "environments"),
-        check_space(runs, 16 * _MIB, 64 * _MIB, "runs of Ansible"),
+        check_space(runtime_folder(), 16 * _MIB, 64 * _MIB, "runs of Ansible"),
     ]
 
 

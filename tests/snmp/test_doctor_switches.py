@@ -95,6 +95,15 @@ def test_a_closed_port_and_a_silent_agent_are_no_matter_of_credentials(served, i
         assert found["switch-access"].level is Level.NOT_CHECKED
 
 
+def test_an_agent_that_meets_a_wrong_privacy_password_with_silence(served, impatient, monkeypatch):
+    # As RFC 3414 allows. That it is there is known from its introduction.
+    monkeypatch.setattr(switches, "_introduces_itself", lambda access: True)
+    served.switch.faults.silent = True
+    found = by_id(check_switch(SWITCH, NODES, variables(served, **BY_V3), MANAGER))
+    assert found["switch-access"].level is Level.PROBLEM
+    assert "most likely switch_priv_password" in found["switch-access"].message
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -2,9 +2,11 @@
 
 import contextlib
 import http.server
+import os
 import socket
 import struct
 import threading
+import time
 
 import pytest
 import yaml
@@ -194,6 +196,18 @@ def test_the_dhcp_server_must_know_each_node(tmp_path, line, level, says):
 def test_a_dhcp_configuration_that_is_elsewhere_is_not_checked(tmp_path):
     (found,) = boot_server.check_dhcp([ONE], tmp_path)
     assert found.level is Level.NOT_CHECKED
+
+
+@pytest.mark.parametrize(
+    ("hours", "ids"), [(-1, ["dhcp-nodes"]), (1, ["dhcp-nodes", "dhcp-restart"])]
+)
+def test_a_configuration_that_dnsmasq_has_not_read_is_a_warning(tmp_path, hours, ids):
+    file = tmp_path / "dnsmasq.conf"
+    file.write_text("dhcp-host=dc:a6:32:00:00:01,192.0.2.1\n")
+    (tmp_path / "dnsmasq.pid").write_text(f"{os.getpid()}\n")  # for a daemon that has just started
+    changed = time.time() + hours * 3600
+    os.utime(file, (changed, changed))
+    assert [one.id for one in boot_server.check_dhcp([ONE], tmp_path)] == ids
 
 
 # The image server
