@@ -8,8 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from piseduce_runner import environments
 from piseduce_runner.doctor.findings import Finding, ok, problem, warning
+from piseduce_runner.images import tools
 from piseduce_runner.run_folder import runtime_folder
 
 _MIB = 1 << 20
@@ -88,8 +88,8 @@ def check_clock(inventory: Path) -> list[Finding]:
 def check_tools() -> list[Finding]:
     """The programs that are started on the manager are installed."""
     findings = []
-    for tool, package in (_NEEDED | environments.TOOLS).items():
-        if shutil.which(tool):
+    for tool, package in (_NEEDED | tools.PACKAGES).items():
+        if shutil.which(tool, path=tools.environment()["PATH"]):
             findings.append(ok("tool", tool, "it is installed"))
             continue
         if tool in _NEEDED:

@@ -102,7 +102,7 @@ def test_a_clock_behind_the_inventory_is_a_problem(tmp_path, monkeypatch):
 
 
 def test_missing_programs_are_named_with_their_packages(monkeypatch):
-    monkeypatch.setattr(machine.shutil, "which", lambda tool: None)
+    monkeypatch.setattr(machine.shutil, "which", lambda tool, path: None)
     found = {one.subject: one for one in machine.check_tools()}
     assert found["ssh"].level is Level.PROBLEM
     assert "openssh-client" in found["ssh"].remedy
