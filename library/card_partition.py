@@ -8,7 +8,7 @@ from ansible.module_utils import piseduce_card
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_card import Card
 from ansible.module_utils.piseduce_device import size_of, size_of_path
-from ansible.module_utils.piseduce_process import Failure, Watch, guarded
+from ansible.module_utils.piseduce_process import Failure, Hopeless, Watch, guarded
 from ansible.module_utils.piseduce_sectors import SECTOR, DoesNotFit, root_partition_sectors
 from ansible.module_utils.piseduce_table import Entry, add_entry, delete_entry, read_table
 
@@ -120,7 +120,7 @@ def wanted_entry(options, table, card_bytes):
             card_bytes // SECTOR,
         )
     except DoesNotFit as problem:
-        raise Failure(str(problem)) from problem
+        raise Hopeless(str(problem)) from problem
     wanted = Entry(options["start_sector"], sectors, LINUX, False)
     for index, other in table.entries.items():
         apart = other.start + other.size <= wanted.start or wanted.start + sectors <= other.start

@@ -11,7 +11,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_card import Card
 from ansible.module_utils.piseduce_device import flush, logical_block, size_of
 from ansible.module_utils.piseduce_image import fetch_block_map
-from ansible.module_utils.piseduce_process import Failure, Stopwatch, Watch, guarded
+from ansible.module_utils.piseduce_process import Failure, Hopeless, Stopwatch, Watch, guarded
 from ansible.module_utils.piseduce_progress import Progress
 from ansible.module_utils.piseduce_transfer import DirectFile, compare_card
 
@@ -151,7 +151,7 @@ def verify(options, check_mode):
             with card.opened() as descriptor:
                 card_bytes = size_of(descriptor)
                 if card_bytes < block_map.image_bytes:
-                    raise Failure(
+                    raise Hopeless(
                         f"the card {device} has {card_bytes} bytes, "
                         f"the image has {block_map.image_bytes}"
                     )

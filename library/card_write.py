@@ -9,7 +9,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_card import Card
 from ansible.module_utils.piseduce_device import discard, flush, logical_block, size_of
 from ansible.module_utils.piseduce_image import ImageStream, fetch_block_map, join
-from ansible.module_utils.piseduce_process import Failure, Stopwatch, Watch, guarded
+from ansible.module_utils.piseduce_process import Hopeless, Stopwatch, Watch, guarded
 from ansible.module_utils.piseduce_progress import Progress
 from ansible.module_utils.piseduce_transfer import write_image
 
@@ -154,7 +154,7 @@ def check_room(path, card_bytes, image_bytes, minimum_bytes):
     needed = max(image_bytes, minimum_bytes)
     if card_bytes < needed:
         what = "the image needs" if needed == image_bytes else "the partitions asked for need"
-        raise Failure(f"the card {path} has {card_bytes} bytes, {what} {needed}")
+        raise Hopeless(f"the card {path} has {card_bytes} bytes, {what} {needed}")
 
 
 def write(options, check_mode):

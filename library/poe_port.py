@@ -10,8 +10,19 @@ import re
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
-    from ansible.module_utils.piseduce_poe import PortTable, PowerChange, PowerError
-    from ansible.module_utils.piseduce_snmp import Client, Community, Deadline, SnmpError
+    from ansible.module_utils.piseduce_poe import (
+        Misconfigured,
+        PortTable,
+        PowerChange,
+        PowerError,
+    )
+    from ansible.module_utils.piseduce_snmp import (
+        Client,
+        Community,
+        Deadline,
+        SecurityRefused,
+        SnmpError,
+    )
 
     PYSNMP_PROBLEM = None
 except ImportError as problem:
@@ -193,6 +204,12 @@ after:
   type: list
   elements: dict
   sample: [{"port": 3, "admin": "off", "status": "disabled"}]
+hopeless:
+  description:
+    - That no retry can help, because the ports are forbidden or not there, the switch refuses these
+      credentials, or its objects are not those of O(admin_oid) and O(status_oid).
+  returned: on such a failure
+  type: bool
 remember:
   description: What the runner keeps of this node, C(power) being V(on) or V(off).
   returned: success, when O(state) is not V(query), and not in check mode
@@ -326,6 +343,13 @@ def predicted(before, state, status_oid):
     ]
 
 
+def fail(module, problem, **result):
+    """End the module with what went wrong; says so where no retry can help."""
+    if isinstance(problem, (Misconfigured, SecurityRefused)):
+        result["hopeless"] = True
+    module.fail_json(msg=str(problem), **result)
+
+
 def query(module, table, ports):
     states = listed(table.read(ports))
     module.exit_json(changed=False, before=states, after=states)
@@ -365,7 +389,7 @@ def switch(module, table, ports, deadline):
             result["changed"] = any(
                 state.admin != change.before[port].admin for port, state in change.after.items()
             )
-        module.fail_json(msg=str(problem), **result)
+        fail(module, problem, **result)
     for port in result["after"]:
         if port["status"] in ("fault", "otherFault"):
             module.warn(f"port {port['port']} is off, and the switch reports `{port['status']}`")
@@ -384,7 +408,7 @@ def main():
         supports_check_mode=True,
     )
     if PYSNMP_PROBLEM:
-        module.fail_json(msg=f"{missing_required_lib('pysnmp')} ({PYSNMP_PROBLEM})")
+        module.fail_json(msg=f"{missing_required_lib('pysnmp')} ({PYSNMP_PROBLEM})", hopeless=True)
     params = module.params
     try:
         ports = checked_ports(params)
@@ -393,7 +417,7 @@ def main():
         status_oid = parse_oid("status_oid", params["status_oid"]) if params["status_oid"] else ()
         security = make_security(params)
     except ValueError as problem:
-        module.fail_json(msg=str(problem))
+        module.fail_json(msg=str(problem), hopeless=True)
     deadline = Deadline(params["confirm_timeout"])
     try:
         with Client(
@@ -410,7 +434,7 @@ def main():
             else:
                 switch(module, table, ports, deadline)
     except (SnmpError, PowerError) as problem:
-        module.fail_json(msg=str(problem))
+        fail(module, problem)
 
 
 if __name__ == "__main__":

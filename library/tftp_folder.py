@@ -13,7 +13,15 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_node_folder import NodeFolder, locked
-from ansible.module_utils.piseduce_process import Failure, Watch, guarded, kill, one_line, spawn
+from ansible.module_utils.piseduce_process import (
+    Failure,
+    Hopeless,
+    Watch,
+    guarded,
+    kill,
+    one_line,
+    spawn,
+)
 from ansible.module_utils.piseduce_ssh import ARGUMENT, SSH_FAILED, explain, ssh_command
 from ansible.module_utils.piseduce_tree import (
     Limit,
@@ -307,9 +315,9 @@ def _diff(folder, before, after):
 def _work(module):
     root, serial = Path(module.params["root"]), module.params["serial"]
     if not re.fullmatch("[0-9a-f]{8}", serial):
-        raise Failure(f"serial {serial!r} is not 8 lower-case hexadecimal digits")
+        raise Hopeless(f"serial {serial!r} is not 8 lower-case hexadecimal digits")
     if not root.is_dir():
-        raise Failure(f"{root}: the TFTP root does not exist")
+        raise Hopeless(f"{root}: the TFTP root does not exist")
 
     def limit():
         return Limit(module.params["max_files"], module.params["max_bytes"])

@@ -9,7 +9,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_authorized_keys import AuthorizedKeys, key_lines
-from ansible.module_utils.piseduce_process import Failure, guarded, run
+from ansible.module_utils.piseduce_process import Failure, Hopeless, guarded, run
 
 DOCUMENTATION = r"""
 module: user_access
@@ -83,7 +83,7 @@ def _account(name):
     try:
         return pwd.getpwnam(name)
     except KeyError:
-        raise Failure(f"there is no user {name!r} on this system") from None
+        raise Hopeless(f"there is no user {name!r} on this system") from None
 
 
 def _password_field(name):

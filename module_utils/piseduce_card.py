@@ -15,7 +15,7 @@ from pathlib import Path
 from ansible.module_utils.piseduce_device import is_read_only, number_of, open_device
 from ansible.module_utils.piseduce_lock import PATIENCE, locked
 from ansible.module_utils.piseduce_mounts import release
-from ansible.module_utils.piseduce_process import Failure, run
+from ansible.module_utils.piseduce_process import Failure, Hopeless, run
 
 _SYSFS = Path("/sys/dev/block")
 
@@ -43,7 +43,7 @@ class Card:
         self.path = path
         self.doing = doing
         self.mount_directory = str(Path(mount_directory).resolve())
-        self.number = number_of(path)
+        self.number = _found(path)
         self._wait = wait
         self.lock = None  # file descriptor, while it is held
         self._sysfs = _SYSFS / f"{self.number[0]}:{self.number[1]}"
@@ -51,7 +51,7 @@ class Card:
         refuse_other_devices(path, self._sysfs, other_media)
         root = Path("/").stat().st_dev
         if (os.major(root), os.minor(root)) in self.numbers():
-            raise Failure(f"{path} holds the running system's root, it is not to be touched")
+            raise Hopeless(f"{path} holds the running system's root, it is not to be touched")
 
     def __enter__(self):
         self.lock = self._held.enter_context(locked(self.path, self.doing, self._wait))
@@ -113,7 +113,7 @@ class Card:
         descriptor = open_device(self.path, access | os.O_EXCL)
         try:
             if write and is_read_only(descriptor):
-                raise Failure(f"cannot write to {self.path}: it is read-only (write protection?)")
+                raise Hopeless(f"cannot write to {self.path}: it is read-only (write protection?)")
             yield descriptor
         finally:
             os.close(descriptor)
@@ -134,6 +134,14 @@ class Card:
     def update_partitions(self):
         """Make the kernel read the partition table."""
         _patiently(["partx", "--update", self.path], what=f"{self.path}: reading its partitions")
+
+
+def _found(path):
+    """Device number of the card. The kernel may find it some seconds after the system is up."""
+    end = time.monotonic() + PATIENCE
+    while not Path(path).exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    return number_of(path)
 
 
 def _patiently(command, what):
@@ -157,12 +165,12 @@ def refuse_other_devices(path, sysfs, other_media):
     :raises Failure: it is not a whole disk, or hardware of another kind (a USB disk, an SSD)
     """
     if not sysfs.exists():
-        raise Failure(f"the kernel does not list {path} as a block device ({sysfs} is missing)")
+        raise Hopeless(f"the kernel does not list {path} as a block device ({sysfs} is missing)")
     if (sysfs / "partition").exists():
-        raise Failure(f"{path} is a partition, the whole card is needed")
+        raise Hopeless(f"{path} is a partition, the whole card is needed")
     place = str(sysfs.resolve())
     # What has no hardware of its own (no `device` link) is on no bus that could be the wrong one.
     if other_media or "/mmc_host/" in place or not (sysfs / "device").exists():
         return
     bus = "usb" if "/usb" in place else (sysfs / "device" / "subsystem").resolve().name
-    raise Failure(f"{path} is not an SD card but a disk on the {bus} bus")
+    raise Hopeless(f"{path} is not an SD card but a disk on the {bus} bus")

@@ -11,7 +11,7 @@ import stat
 import struct
 from pathlib import Path
 
-from ansible.module_utils.piseduce_process import Failure
+from ansible.module_utils.piseduce_process import Failure, Hopeless
 
 _BLKROGET = 0x125E
 _BLKFLSBUF = 0x1261
@@ -23,8 +23,8 @@ _BLKGETSIZE64 = 2 << 30 | struct.calcsize("N") << 16 | 0x12 << 8 | 114
 
 _DISCARD_STEP = 256 << 20
 """Bytes. While the kernel waits for the card, nothing is told and no deadline is noticed."""
-_OPENING = {
-    errno.EBUSY: "it is in use (mounted, used as swap, or opened by another program)",
+_BUSY = "it is in use (mounted, used as swap, or opened by another program)"
+_HOPELESS = {
     errno.ENOMEDIUM: "there is no card in the slot",
     errno.ENXIO: "there is no card in the slot",
     errno.EROFS: "it is read-only (write-protect switch?)",
@@ -40,9 +40,9 @@ def number_of(path):
     try:
         status = Path(path).stat()
     except FileNotFoundError as error:
-        raise Failure(f"{path} does not exist on this node (is there a card?)") from error
+        raise Hopeless(f"{path} does not exist on this node (is there a card?)") from error
     if not stat.S_ISBLK(status.st_mode):
-        raise Failure(f"{path} is not a block device")
+        raise Hopeless(f"{path} is not a block device")
     return os.major(status.st_rdev), os.minor(status.st_rdev)
 
 
@@ -56,7 +56,9 @@ def open_device(path, flags):
     try:
         return os.open(path, flags | os.O_CLOEXEC)
     except OSError as error:
-        why = _OPENING.get(error.errno, error.strerror)
+        if why := _HOPELESS.get(error.errno):
+            raise Hopeless(f"cannot open {path}: {why}") from error
+        why = _BUSY if error.errno == errno.EBUSY else error.strerror
         raise Failure(f"cannot open {path}: {why}") from error
 
 

@@ -12,7 +12,7 @@ from collections import namedtuple
 
 from ansible.module_utils.piseduce_device import size_of, zero
 from ansible.module_utils.piseduce_ext4 import check, read_superblock
-from ansible.module_utils.piseduce_process import Failure, run
+from ansible.module_utils.piseduce_process import Failure, Hopeless, run
 
 MIB = 1 << 20
 _BEFORE = 4 * MIB
@@ -221,5 +221,5 @@ def card_bytes(descriptor):
     """Size of the card; refuses one that is too small to be one."""
     size = size_of(descriptor)
     if size < 2 * _BEFORE:
-        raise Failure(f"the card has only {size} bytes: this is no card")
+        raise Hopeless(f"the card has only {size} bytes: this is no card")
     return size

@@ -48,6 +48,10 @@ class PowerError(Exception):
     """One line: which port is not as asked, why, and what to do."""
 
 
+class Misconfigured(PowerError):
+    """The same, and no retry can help: the switch or its description has to be changed."""
+
+
 @dataclass(frozen=True)
 class PortState:
     """`admin` is "on" or "off"; `status` a name of RFC 3621, or "" if the switch has no status."""
@@ -89,7 +93,7 @@ class PortTable:
         try:
             values = self._client.get([*admin.values(), *status.values()])
         except Refused as refusal:
-            raise PowerError(
+            raise Misconfigured(
                 f"the switch at {self._client.peer} does not let {self._client.who} read its ports "
                 f"({refusal.status}): give it a view of the columns on the switch"
             ) from refusal
@@ -104,19 +108,19 @@ class PortTable:
     def _value(self, port, oid, values, names, option):
         value = values[oid]
         if value == "noSuchInstance":
-            raise PowerError(
+            raise Misconfigured(
                 f"port {port} does not exist on the switch at {self._client.peer}: it has no "
                 f"object {oid_text(oid)} (port_offset {self._offset} + port {port}); compare port, "
                 "port_offset and port_count with a walk of the column"
             )
         if isinstance(value, Missing):
             hint = " or set it to the empty string" if option == "status_oid" else ""
-            raise PowerError(
+            raise Misconfigured(
                 f"the switch at {self._client.peer} has no column {oid_text(oid[:-1])}, or hides "
                 f"it from {self._client.who}: correct {option}{hint}"
             )
         if value not in names:
-            raise PowerError(
+            raise Misconfigured(
                 f"port {port}: the switch at {self._client.peer} answers {value} for "
                 f"{oid_text(oid)}, where RFC 3621 has {min(names)} to {max(names)}: "
                 f"correct {option}"
@@ -131,7 +135,8 @@ class PortTable:
             self._client.set(dict.fromkeys(names.values(), code))
         except Refused as refusal:
             port = next((port for port, oid in names.items() if oid == refusal.oid), None)
-            raise PowerError(self._refusal(refusal, port, wanted)) from refusal
+            kind = Misconfigured if refusal.status in ACCESS_STATUSES else PowerError
+            raise kind(self._refusal(refusal, port, wanted)) from refusal
 
     def _refusal(self, refusal, port, wanted):
         which = f"port {port}" if port is not None else "the ports"
@@ -191,7 +196,11 @@ class PowerChange:
                     "switched on, because a port must be proven off first"
                 )
             time.sleep(self._poll_interval)
-            self.after = self._table.read(self._ports)
+            try:
+                self.after = self._table.read(self._ports)
+            except NoAnswer as problem:
+                if problem.seconds >= SILENCE_SECONDS:
+                    raise
 
     def _switch(self):
         """Returns the NoAnswer to the SET, if there was none: the switch may have heard it."""

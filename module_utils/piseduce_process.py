@@ -24,6 +24,11 @@ class Failure(Exception):
     """The work cannot be done; the message names the cause and, where there is one, a way out."""
 
 
+class Hopeless(Failure):
+    """As :class:`Failure`, and neither a retry nor a power cycle can help: somebody has to change
+    the card, the switch or the site's settings first. The result says so: ``hopeless: true``."""
+
+
 class Watch:
     """A deadline for the whole module, checked once per second by SIGALRM.
 
@@ -113,7 +118,7 @@ def spawn(command, **options):
             command, env=environment, preexec_fn=_die_with(os.getpid()), **options
         )
     except FileNotFoundError as error:
-        raise Failure(f"{command[0]} is not installed on this node") from error
+        raise Hopeless(f"{command[0]} is not installed on this node") from error
 
 
 def kill(*children):
@@ -175,7 +180,8 @@ def guarded(module, work):
     try:
         result = work()
     except Failure as failure:
-        module.fail_json(msg=str(failure))
+        hopeless = {"hopeless": True} if isinstance(failure, Hopeless) else {}
+        module.fail_json(msg=str(failure), **hopeless)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         module.fail_json(msg=f"{where}{error.strerror or error}", errno=error.errno)

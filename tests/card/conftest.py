@@ -180,6 +180,11 @@ class Run:
         return bool(self.result.get("failed"))
 
     @property
+    def hopeless(self):
+        """Whether it said that neither a retry nor a power cycle can help."""
+        return self.failed and self.result.get("hopeless", False)
+
+    @property
     def message(self):
         return self.result.get("msg", "")
 

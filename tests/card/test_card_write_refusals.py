@@ -28,7 +28,7 @@ def test_too_small_card_is_refused_untouched(make_card, run_module, copy_options
     card = make_card(24 * MIB)
     card.overwrite(0, b"still here")
     run = run_module("card_write", device=card.device, **copy_options)
-    assert run.failed
+    assert run.hopeless
     assert f"has {24 * MIB} bytes, the image needs {copy_options['image_bytes']}" in run.message
     assert card.read(0, 10) == b"still here"
 
@@ -36,7 +36,7 @@ def test_too_small_card_is_refused_untouched(make_card, run_module, copy_options
 def test_card_too_small_for_the_partitions_asked_for_is_refused(card, run_module, copy_options):
     card.overwrite(0, b"still here")
     run = run_module("card_write", device=card.device, minimum_bytes=97 * MIB, **copy_options)
-    assert run.failed
+    assert run.hopeless
     assert f"the partitions asked for need {97 * MIB}" in run.message
     assert card.read(0, 10) == b"still here"
 
@@ -44,27 +44,27 @@ def test_card_too_small_for_the_partitions_asked_for_is_refused(card, run_module
 def test_read_only_card_is_named_as_such(card, run_module, copy_options):
     images.call("blockdev", "--setro", card.device)
     run = run_module("card_write", device=card.device, **copy_options)
-    assert run.failed
+    assert run.hopeless
     assert "read-only" in run.message
 
 
 def test_missing_card_is_named_as_such(run_module, copy_options):
     run = run_module("card_write", device="/dev/mmcblk7", **copy_options)
-    assert run.failed
+    assert run.hopeless
     assert "/dev/mmcblk7 does not exist" in run.message
 
 
 def test_a_file_is_not_a_card(run_module, copy_options, tmp_path):
     (tmp_path / "file").write_bytes(b"x" * 512)
     run = run_module("card_write", device=str(tmp_path / "file"), **copy_options)
-    assert run.failed
+    assert run.hopeless
     assert "not a block device" in run.message
 
 
 def test_a_partition_is_not_a_card(card, run_module, copy_options):
     run_module("card_write", device=card.device, **copy_options)
     run = run_module("card_write", device=f"{card.device}p2", **copy_options)
-    assert run.failed
+    assert run.hopeless
     assert "is a partition" in run.message
 
 
@@ -100,7 +100,7 @@ def test_device_that_another_program_holds_is_not_touched(card, run_module, copy
         run = run_module("card_write", device=card.device, **copy_options)
     finally:
         os.close(descriptor)
-    assert run.failed
+    assert run.failed and not run.hopeless
     assert "in use" in run.message
     assert card.read(0, 10) == b"still here"
 
@@ -109,7 +109,7 @@ def test_lock_of_another_program_on_the_device_is_respected(card, run_module, co
     with Path(card.device).open("rb") as device:
         fcntl.flock(device, fcntl.LOCK_EX)
         run = run_module("card_write", device=card.device, **copy_options)
-    assert run.failed
+    assert run.failed and not run.hopeless
     assert "locked by another program" in run.message
 
 

@@ -40,6 +40,7 @@ def test_an_address_that_cannot_be_used():
 def test_a_community_that_may_only_read(served):
     result = poe_port(served.place, {"community": "reads"}, ports=[1, 2], state="on")
     message = one_line(result)
+    assert result["hopeless"] is True
     assert "refused to switch port 1 on (noAccess)" in message
     assert "may read but not write" in message
     assert result["changed"] is False
@@ -64,6 +65,7 @@ def test_a_community_that_may_only_read(served):
 def test_wrong_v3_credentials(served, wrong, says):
     result = poe_port(served.place, {**V3, **wrong}, ports=[1], state="on", **QUICK)
     message = one_line(result)
+    assert result["hopeless"] is True
     assert says in message
     assert f"127.0.0.1 (UDP port {served.udp_port})" in message
     assert served.powered == []
@@ -71,8 +73,9 @@ def test_wrong_v3_credentials(served, wrong, says):
 
 def test_a_silent_v3_switch(served):
     served.switch.faults.silent = True
-    message = one_line(poe_port(served.place, V3, ports=[1], state="on", **QUICK))
-    assert "SNMPv3 is disabled on it" in message
+    result = poe_port(served.place, V3, ports=[1], state="on", **QUICK)
+    assert "SNMPv3 is disabled on it" in one_line(result)
+    assert "hopeless" not in result  # it may be busy, or rebooting
 
 
 def test_something_that_answers_but_does_not_speak_snmp(served):
@@ -96,7 +99,9 @@ def test_something_that_answers_but_does_not_speak_snmp(served):
 
 def test_a_port_that_the_switch_does_not_have(served):
     place = {**served.place, "port_count": 24}
-    message = one_line(poe_port(place, V2C, ports=[2, 9], state="on"))
+    result = poe_port(place, V2C, ports=[2, 9], state="on")
+    message = one_line(result)
+    assert result["hopeless"] is True
     assert "port 9 does not exist on the switch" in message
     assert f"{ADMIN_OID}.9 (port_offset 0 + port 9)" in message
     assert served.sets() == []

@@ -113,6 +113,12 @@ def test_the_module_says_it_in_one_line(arguments, says):
     assert says in one_line(run_module(arguments))
 
 
+def test_a_forbidden_port_stays_forbidden_however_often_it_is_tried():
+    result = run_module({**PLACE, **V2C, "forbidden_ports": [3]})
+    assert "in forbidden_ports" in one_line(result)
+    assert result["hopeless"] is True
+
+
 def test_a_manager_without_pysnmp_is_told_so():
     without = "import sys; sys.modules['pysnmp'] = None\n"
     message = one_line(run_module({**PLACE, **V2C}, prelude=without))
