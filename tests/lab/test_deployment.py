@@ -232,7 +232,7 @@ def test_no_secret_and_no_process_is_left(lab, deployed, status):
 
 
 def test_update_brings_the_newer_package_and_its_boot_file_to_the_tftp_folder(lab, status, deploy):
-    done = deploy("node-2", "--update", options=("--json",))
+    done = deploy("node-2", "--update", "--replace", options=("--json",))
     assert done.returncode == 0, done.stdout + done.stderr
     cost = json.loads(done.stdout)["cost"]
     assert cost["runs"] == 3
