@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from piseduce_runner import planner
-from piseduce_runner.errors import UserError
+from piseduce_runner.gathering import Gathering, MakeBatch, make_batch_of_able
 from piseduce_runner.ledger import Ledger
 from piseduce_runner.planner import (
     Cancelled,
@@ -25,9 +25,7 @@ from piseduce_runner.planner import (
     Settled,
     Status,
 )
-from piseduce_runner.processes import State
 from piseduce_runner.runs import (
-    Batch,
     Progressed,
     Remembered,
     Run,
@@ -92,7 +90,6 @@ class _Node:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-MakeBatch = Callable[[tuple[State, ...], list[Record]], Batch]
 Observe = Callable[[NodeView], None]
 Look = Callable[[], Iterable[Record]]
 
@@ -129,6 +126,7 @@ class Driver:
         self._nodes: dict[str, _Node] = {}
         self._runs: list[Run] = []
         self._windows = Windows(switch_of or {})
+        self._gathering = Gathering(self._settings.gather, self._settings.largest_batch)
         self._next_renewal = 0.0
         self._next_look = 0.0
         self._detaching = False
@@ -180,39 +178,28 @@ class Driver:
         records = (node.record for node in self._nodes.values())
         return [record for record in records if record.status is Status.IN_PROGRESS]
 
-    def _groups(self) -> dict[tuple, list[Record]]:
-        """The nodes that wait for a run, by the states that they can go through together."""
-        groups: dict[tuple, list[Record]] = {}
-        for record in self._under_way():
-            if self._nodes[record.node].run is None:
-                stretch = planner.next_stretch(record)
-                key = tuple((state.position, state.name, state.phase) for state in stretch)
-                groups.setdefault((record.process.name, key), []).append(record)
-        return groups
+    def _waiting(self) -> list[Record]:
+        """The nodes that wait for a run."""
+        return [record for record in self._under_way() if self._nodes[record.node].run is None]
+
+    def _waiting_since(self) -> dict[str, float]:
+        return {name: node.waiting_since for name, node in self._nodes.items()}
 
     # starting
 
     def _start_batches(self) -> None:
-        for records in self._groups().values():
+        ready = self._gathering.ready(
+            self._waiting(), self._waiting_since(), len(self._under_way()), time.monotonic()
+        )
+        for records in ready:
             if len(self._runs) >= self._settings.most_runs:
                 return
-            if self._is_gathered(records):
-                self._start(records[: self._settings.largest_batch])
-
-    def _is_gathered(self, records: list[Record]) -> bool:
-        waiting_alone = len(records) == len(self._under_way())
-        if waiting_alone or len(records) >= self._settings.largest_batch:
-            return True
-        return time.monotonic() >= self._gathered_at(records)
-
-    def _gathered_at(self, records: list[Record]) -> float:
-        first = min(self._nodes[record.node].waiting_since for record in records)
-        return first + self._settings.gather
+            self._start(records)
 
     def _start(self, records: list[Record]) -> None:
-        batch, refused = self._batch(records)
+        batch, refused = make_batch_of_able(self._make_batch, records)
         for record, reason in refused:
-            self._refuse(record, reason)
+            self._guarded(lambda record=record, reason=reason: self._refuse(record, reason))
         if batch is None:
             return
         run = self._runner.start(batch, self._events.put)
@@ -220,23 +207,6 @@ class Driver:
         self._runs_started += 1
         for name in batch.nodes:
             self._nodes[name].run = run
-
-    def _batch(self, records: list[Record]) -> tuple[Batch | None, list[tuple[Record, str]]]:
-        """The batch of those nodes that can go on, and why others cannot."""
-        stretch = planner.next_stretch(records[0])
-        try:
-            return self._make_batch(stretch, records), []
-        except UserError as error:
-            if len(records) == 1:
-                return None, [(records[0], str(error))]
-        able, refused = [], []
-        for record in records:
-            try:
-                self._make_batch(stretch, [record])
-                able.append(record)
-            except UserError as error:
-                refused.append((record, str(error)))
-        return (self._make_batch(stretch, able) if able else None), refused
 
     def _refuse(self, record: Record, reason: str) -> None:
         """What the node needs is not there: it is lost before its state has begun."""
@@ -295,7 +265,7 @@ class Driver:
             opens = self._windows.opens_at(record, self._under_way(), now)
             due += [opens] if opens is not None else []
         if len(self._runs) < self._settings.most_runs:
-            due += [self._gathered_at(records) for records in self._groups().values()]
+            due += self._gathering.next_due(self._waiting(), self._waiting_since())
         return min(due)
 
     def _handle(self, event: RunEvent | _Detach) -> None:
