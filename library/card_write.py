@@ -176,7 +176,8 @@ def write(options, check_mode):
 
 def _write(options, card, descriptor, block_map, watch):
     took = Stopwatch()
-    progress = Progress(options["progress"], block_map.mapped_bytes)
+    holes = block_map.image_bytes - block_map.mapped_bytes
+    progress = Progress(options["progress"], block_map.mapped_bytes, holes)
     watch.progress = progress
     progress.tell()
     for index in sorted(card.partitions()):

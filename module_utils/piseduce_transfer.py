@@ -35,9 +35,16 @@ Window = namedtuple("Window", "start end pieces")
 """start, end: bytes in the image; pieces: list of :class:`Piece`, empty for a hole."""
 
 
-def windows(block_map):
-    """Cut an image into windows, each with its pieces of mapped ranges, in order."""
-    pending = deque(enumerate(block_map.ranges))
+def windows(block_map, chosen=None):
+    """Cut an image into windows, each with its pieces of mapped ranges, in order.
+
+    :param chosen: set of the ranges' numbers, from 0, that matter; None for all
+    """
+    pending = deque(
+        (index, part)
+        for index, part in enumerate(block_map.ranges)
+        if chosen is None or index in chosen
+    )
     for start in range(0, block_map.image_bytes, WINDOW):
         end = min(start + WINDOW, block_map.image_bytes)
         pieces = []
@@ -209,7 +216,7 @@ def write_image(stream, block_map, descriptor, block, progress):
     :param stream: :class:`ImageStream`
     :param descriptor: of the card, opened for writing and for us alone
     :param block: the card's logical block size in bytes
-    :param progress: its ``done`` is set to the mapped bytes written
+    :param progress: its ``done`` is set to the mapped bytes written, its ``passed`` to the others
     :returns: ``(bytes written, direct)``
     :raises Failure: with the first thing that went wrong
     """
@@ -240,6 +247,8 @@ def write_image(stream, block_map, descriptor, block, progress):
                 digests.feed(piece, view)
             if window.start == 0:
                 head[:] = buffer[:HEAD]
+            mapped = sum(piece.end - piece.start for piece in window.pieces)
+            progress.passed += window.end - window.start - mapped
             parts = [(max(start, HEAD), end) for start, end in extents(window.pieces) if end > HEAD]
             written += sum(end - start for start, end in parts)
             if window.pieces:
@@ -259,12 +268,13 @@ def _sync(descriptor):
         raise Failure(f"the card did not keep what was written: {error.strerror}") from error
 
 
-def compare_card(block_map, descriptor, block, progress):
+def compare_card(block_map, descriptor, block, progress, chosen=None):
     """Read an image's mapped blocks back from the card and compare each range's digest.
 
     :param descriptor: of the card, its cache dropped
     :param block: the card's logical block size in bytes
     :param progress: its ``done`` is set to the bytes compared
+    :param chosen: set of the ranges' numbers, from 0, that are compared; None for all
     :raises Failure: with the first range that differs, or where reading failed
     """
     card = DirectFile(descriptor, block)
@@ -280,7 +290,7 @@ def compare_card(block_map, descriptor, block, progress):
             progress.done += piece.end - piece.start
 
     with _Mover(compare) as mover:
-        for window in windows(block_map):
+        for window in windows(block_map, chosen):
             if window.pieces:
                 mover.buffer()
                 mover.start(get, window)

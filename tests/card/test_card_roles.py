@@ -174,6 +174,14 @@ def test_boot_files_is_not_settled_while_the_card_is_in_use(
     assert images.call(*namespace, "ls", "/run").stdout.count("rebooted") == 0
 
 
+@pytest.mark.parametrize("policy", ["off", False])  # YAML 1.1 takes a bare `off` for false
+def test_env_check_is_skipped_where_the_site_says_so(card, play, policy):
+    result = play("env_check", piseduce_env_check=policy)
+    assert result.returncode == 0, result.stdout
+    assert "skipped=1" in result.stdout
+    assert "the card was not read back, as this site wishes" in result.stdout
+
+
 def test_erase_card_leaves_a_blank_card_twice(written, play):
     for _attempt in range(2):
         result = play("erase_card")

@@ -37,6 +37,34 @@ def test_flipped_bit_is_found_with_its_range(written, run_module, check_options,
     assert f"(range {index + 1} of {len(ranges)})" in run.message
 
 
+def ranges_of(published):
+    return list(images.mapped(published / "debian"))
+
+
+def test_sample_finds_damage_in_the_table_and_in_the_file_systems_structures(
+    written, run_module, check_options, published
+):
+    run = run_module("card_verify", device=written.device, mode="sample", **check_options)
+    assert not run.failed, run.message
+    chosen = run.result["sampled_ranges"]
+    count = len(ranges_of(published))
+    assert run.result["ranges"] == len(chosen)
+    assert -(-count // 10) <= len(chosen) < count
+    for offset in (100, images.BOOT_START * 512 + 100, images.ROOT_START * 512 + 1100):
+        good = written.read(offset, 1)
+        written.overwrite(offset, bytes([good[0] ^ 1]))
+        run = run_module("card_verify", device=written.device, mode="sample", **check_options)
+        assert "the card differs from the block map" in run.message
+        written.overwrite(offset, good)
+
+
+def test_off_reads_nothing_and_says_that_it_was_skipped(card, run_module, check_options):
+    run = run_module("card_verify", device=card.device, mode="off", **check_options)
+    assert not run.failed
+    assert run.result["skipped"]
+    assert "not read back" in run.message
+
+
 def test_cache_of_the_device_does_not_hide_what_is_on_the_card(written, run_module, check_options):
     offset = images.ROOT_START * 512 + 1024
     with Path(written.device).open("rb") as device:

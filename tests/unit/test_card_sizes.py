@@ -16,6 +16,7 @@ if MODULE_UTILS not in ansible.module_utils.__path__:
 from ansible.module_utils import (  # noqa: E402 (found through the lines above)
     piseduce_ext4,
     piseduce_process,
+    piseduce_progress,
     piseduce_sectors,
 )
 
@@ -106,3 +107,12 @@ class TestSuperblock:
         assert piseduce_ext4.fills(found, 4096 * 1001 - 1)
         assert not piseduce_ext4.fills(found, 4096 * 1001)
         assert not piseduce_ext4.fills(found, 4096 * 1000 - 1)
+
+
+def test_a_long_hole_moves_the_percent_and_makes_no_rate():
+    progress = piseduce_progress.Progress(None, 100, holes=1600)
+    assert progress.percent() == 0
+    progress.passed += 800
+    assert progress.percent() == 25
+    progress.done += 50
+    assert progress.percent() == 50
