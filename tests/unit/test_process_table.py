@@ -4,7 +4,8 @@ import pytest
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
-from piseduce_runner.expressions import Expression
+from piseduce_runner.expressions import Expression, Facts
+from piseduce_runner.policy import timeout_seconds
 from piseduce_runner.process_table import load_processes
 from piseduce_runner.processes import Ends, Phase, Power, Scope, Window
 
@@ -112,6 +113,17 @@ def test_a_node_is_powered_within_a_window_and_never_cycled_for_what_its_switch_
                 assert state.window.per is Scope.SWITCH
             if state.name in ("turn_off", "turn_on", "boot_conf", "system_update"):
                 assert not state.power_cycle
+
+
+@pytest.mark.parametrize("nodes", [1, 12, 48])
+@pytest.mark.parametrize("image_bytes", [88_080_384, 3_202_802_688, 16_000_000_000])
+def test_a_slow_card_and_a_shared_slow_link_have_time_for_every_image(ours, image_bytes, nodes):
+    facts = Facts(image_bytes, image_bytes, image_bytes // 3, 0, nodes, "RPI3B+1G")
+    seconds = {state.name: timeout_seconds(state.timeout, facts) for state in ours["deploy"].states}
+    writing = reading = image_bytes / 8e6
+    sharing = 12
+    assert seconds["env_copy"] > writing + sharing * facts.compressed_bytes / 11e6
+    assert seconds["env_check"] > reading
 
 
 def test_what_is_on_the_card_survives_a_power_cycle_and_mounts_do_not(ours):
