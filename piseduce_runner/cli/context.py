@@ -6,9 +6,7 @@ from pathlib import Path
 
 from piseduce_runner import lab
 from piseduce_runner.errors import UserError
-from piseduce_runner.policy import Policy
-from piseduce_runner.processes import Process
-from piseduce_runner.site import Site, site_processes
+from piseduce_runner.site import Site
 from piseduce_runner.site_reader import load_site
 from piseduce_runner.store import Store
 
@@ -35,17 +33,6 @@ class Context:
     def site(self) -> Site:
         """The site, read and checked."""
         return load_site(self.site_folder())
-
-
-def site_process(site: Site, name: str, *policies: Policy) -> Process:
-    """The process of that name, with the site's policy and then the given ones.
-
-    Raises `UserError` when the table has none, or is wrong.
-    """
-    table = site_processes(site, *policies)
-    if name not in table:
-        raise UserError(f"{site.folder}: the process table has no process {name!r}")
-    return table[name]
 
 
 @contextlib.contextmanager
