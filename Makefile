@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODES ?= 4
 # What a lab needs, and below it what only the tests need.
-APT_PACKAGES := python3-venv dnsmasq-base nginx-light mmdebstrap zstd bmap-tools busybox-static \
+APT_PACKAGES := python3-venv dnsmasq-base nginx-light mmdebstrap zstd busybox-static \
 	mtools dosfstools e2fsprogs fdisk xz-utils bzip2 iproute2 nftables openssh-client openssl curl \
-	snmp snmpd openssh-server udhcpc python3-fusepy
+	snmp snmpd bmap-tools openssh-server udhcpc python3-fusepy
 
 .PHONY: demo test lint clean setup
 

@@ -77,30 +77,39 @@ _PATTERNS = {
 
 
 def list_environments(root: Path) -> tuple[list[Environment], list[str]]:
-    """All environments in the folder `root`, by name, and what is wrong with the damaged ones.
-
-    Hidden folders are somebody's work in hand.
-    """
+    """All environments in the folder `root`, by name, and what is wrong with the damaged ones."""
     good: list[Environment] = []
     damaged: list[str] = []
-    for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        if folder.is_dir() and not folder.name.startswith("."):
-            try:
-                good.append(load(folder))
-            except UserError as error:
-                damaged.append(str(error))
+    for folder in folders(root):
+        try:
+            good.append(load(folder))
+        except UserError as error:
+            damaged.append(str(error))
     return good, damaged
+
+
+def folders(root: Path) -> list[Path]:
+    """The folders of all environments, by name; hidden ones are somebody's work in hand."""
+    entries = sorted(root.iterdir()) if root.is_dir() else []
+    return [entry for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def find(root: Path, name: str) -> Environment:
     """The environment `name` in the folder `root`. Raises UserError that lists what there is."""
+    return load(folder_of(root, name))
+
+
+def folder_of(root: Path, name: str) -> Path:
+    """The folder of the environment `name`, which may be damaged.
+
+    Raises UserError that lists what there is.
+    """
     if not NAME.fullmatch(name) or not (root / name).is_dir():
-        folders = sorted(root.iterdir()) if root.is_dir() else []
-        known = [f.name for f in folders if f.is_dir() and not f.name.startswith(".")]
+        known = [folder.name for folder in folders(root)]
         raise UserError(
             f"unknown environment {name!r}; in {root}: {', '.join(known) or 'no environment'}"
         )
-    return load(root / name)
+    return root / name
 
 
 def load(folder: Path) -> Environment:

@@ -2,6 +2,7 @@
 by name, and what is an image is told by its first sector.
 """
 
+import errno
 import lzma
 import struct
 import tarfile
@@ -122,9 +123,10 @@ def _damages(name: str) -> Iterator[None]:
     except _DAMAGES as error:
         raise UserError(f"{name}: damaged archive: {' '.join(str(error).split())}") from error
     except OSError as error:
-        if error.errno is not None:
+        # `bz2` raises it without a number; an offset below zero is the other one.
+        if error.errno not in (None, errno.EINVAL):
             raise
-        raise UserError(f"{name}: damaged archive: {error}") from error  # what `bz2` raises
+        raise UserError(f"{name}: damaged archive: {error}") from error
 
 
 def _check_number(name: str, members: int) -> None:

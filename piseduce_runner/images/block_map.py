@@ -5,7 +5,7 @@ written may be of no use to it. The format is version 2.0 of bmaptool's, see `mo
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,25 @@ class Range:
 
     start: int
     end: int  # the first byte behind it
+
+
+class Cutter:
+    """Cuts ascending ranges at the ends of windows, which come one after the other.
+
+    `ranges` have a `start` and an `end`, like `Range`.
+    """
+
+    def __init__(self, ranges: Sequence[Range]) -> None:
+        self._ranges, self._next = ranges, 0
+
+    def within(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """(first, behind, whether its range ends with it) of each piece in this window."""
+        while self._next < len(self._ranges) and self._ranges[self._next].start < end:
+            part = self._ranges[self._next]
+            yield max(part.start, start), min(part.end, end), part.end <= end
+            if part.end > end:
+                return
+            self._next += 1
 
 
 def mapped_ranges(image: ImageFile, survey: Survey) -> list[Range]:

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from piseduce_runner.errors import UserError
 from piseduce_runner.images.image_file import ImageFile
 from piseduce_runner.images.partition_table import Partition
 
@@ -99,6 +100,8 @@ def _used_clusters(image: ImageFile, table: int, fat: Fat) -> Iterator[tuple[int
     done, end = 2 * width, (fat.clusters + 2) * width  # two entries are of no cluster
     while done < end:
         part = image.read(table + done, min(_CHUNK, end - done))
+        if not part:
+            raise UserError(f"{image.name}: ends while it is read")
         number = done // width - 2
         if start is None and part.count(0) == len(part):
             done += len(part)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from piseduce_runner.errors import UserError
 from piseduce_runner.images import tools
-from piseduce_runner.images.block_map import Range, write_block_map
+from piseduce_runner.images.block_map import Cutter, Range, write_block_map
 from piseduce_runner.images.image_file import ImageFile
 from piseduce_runner.images.scratch import check_room
 from piseduce_runner.images.steps import Progress
@@ -64,22 +64,19 @@ def pack(
 
 def _windows(image: ImageFile, ranges: list[Range], digests: list[str]) -> Iterator[bytearray]:
     """The image, window by window, zeros where no range is; appends each range's digest."""
-    pending, digest = 0, hashlib.sha256()
+    pieces, digest = Cutter(ranges), hashlib.sha256()
     for start in range(0, image.size, _WINDOW):
         end = min(start + _WINDOW, image.size)
         window = bytearray(end - start)
-        while pending < len(ranges) and ranges[pending].start < end:
-            part = ranges[pending]
-            first, behind = max(part.start, start), min(part.end, end)
+        for first, behind, complete in pieces.within(start, end):
             data = image.read(first, behind - first)
             if len(data) != behind - first:
                 raise UserError(f"{image.name}: ends at byte {first + len(data)} while it is read")
-            digest.update(data)
             window[first - start : behind - start] = data
-            if part.end > end:
-                break
-            digests.append(digest.hexdigest())
-            pending, digest = pending + 1, hashlib.sha256()
+            digest.update(data)
+            if complete:
+                digests.append(digest.hexdigest())
+                digest = hashlib.sha256()
         yield window
 
 

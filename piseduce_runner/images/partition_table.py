@@ -81,15 +81,20 @@ def read_table(image: ImageFile) -> Table:
     elif not is_disk(sector):
         raise UserError(f"{image.name}: not a disk image: its partition table is empty or none")
     else:
-        (disk_id,) = struct.unpack_from("<I", sector, 440)
-        partitions = [
-            Partition(number, start, sectors, f"{kind:02x}")
-            for number, (_, _, kind, _, start, sectors) in enumerate(entries, 1)
-            if kind and sectors
-        ]
-        table = Table(Kind.MBR, f"0x{disk_id:08x}", _in_order(partitions))
+        table = mbr(sector)
     _check(image, table)
     return table
+
+
+def mbr(sector: bytes) -> Table:
+    """The table in a disk's first sector, 512 bytes, as it stands there."""
+    (disk_id,) = struct.unpack_from("<I", sector, 440)
+    partitions = [
+        Partition(number, start, sectors, f"{kind:02x}")
+        for number, (_, _, kind, _, start, sectors) in enumerate(_mbr_entries(sector), 1)
+        if kind and sectors
+    ]
+    return Table(Kind.MBR, f"0x{disk_id:08x}", _in_order(partitions))
 
 
 def _mbr_entries(sector: bytes) -> list[tuple]:

@@ -232,7 +232,8 @@ def test_an_image_that_does_not_fit_is_refused_before_it_is_unpacked(
 
 
 START = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever runs the tests may ignore it
 from pathlib import Path
 from piseduce_runner.images.add import Wishes, add_environment
 class Waiting:
