@@ -8,7 +8,7 @@ from collections import namedtuple
 
 from ansible.module_utils import piseduce_card, piseduce_progress
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_device import discard, flush, logical_block
 from ansible.module_utils.piseduce_erase import (
     card_bytes,
@@ -156,9 +156,7 @@ def work(options, check_mode):
     took = Stopwatch()
     with (
         Watch(options["timeout"], "erasing the card") as watch,
-        Card(
-            options["device"], "card_erase", options["mount_directory"], options["other_media"]
-        ) as card,
+        card_of(options, "card_erase") as card,
     ):
         unmounted = [] if check_mode else card.release_mounts()
         formers = former_partitions(card)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ansible.module_utils import piseduce_card
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_deployed import (
     BOOT,
     ROOT,
@@ -101,9 +101,7 @@ def work(options, check_mode):
     doing = "mounting the card" if options["state"] == "mounted" else "releasing the card"
     with (
         Watch(options["timeout"], doing),
-        Card(
-            options["device"], "card_mount", options["mount_directory"], options["other_media"]
-        ) as card,
+        card_of(options, "card_mount") as card,
     ):
         result = {place.name: point_of(card, place) for place in (BOOT, ROOT)}
         if check_mode:

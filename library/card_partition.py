@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ansible.module_utils import piseduce_card
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_device import size_of, size_of_path
 from ansible.module_utils.piseduce_process import Failure, Hopeless, Watch, guarded
 from ansible.module_utils.piseduce_sectors import SECTOR, DoesNotFit, root_partition_sectors
@@ -145,7 +145,7 @@ def partition(options, check_mode):
     path = options["device"]
     with (
         Watch(options["timeout"], "changing the card's partitions"),
-        Card(path, "card_partition", options["mount_directory"], options["other_media"]) as card,
+        card_of(options, "card_partition") as card,
     ):
         if not check_mode:
             card.release_mounts()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ansible.module_utils import piseduce_card, piseduce_deployed, piseduce_resize
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_deployed import BOOT, ROOT, is_mounted, release
 from ansible.module_utils.piseduce_device import size_of_path
 from ansible.module_utils.piseduce_ext4 import check, fills, read_superblock
@@ -172,18 +172,10 @@ def work(options, check_mode):
     """Do the module's work; returns its result."""
     starting = options["state"] == "started"
     doing = "starting resize2fs" if starting else "waiting for resize2fs"
-    # Who waits for the end waits for the lock; the deadline is the watch's.
-    patience = {} if starting else {"wait": float("inf")}
-    with (
-        Watch(options["timeout"], doing),
-        Card(
-            options["device"],
-            "card_resize",
-            options["mount_directory"],
-            options["other_media"],
-            **patience,
-        ) as card,
-    ):
+    # Who waits for the end waits for the lock; the deadline is the watch's. So does who starts it,
+    # but is told who holds the lock: it may be the resize2fs of an attempt that was interrupted.
+    wait = options["timeout"] - 5 if starting else float("inf")
+    with Watch(options["timeout"], doing), card_of(options, "card_resize", wait) as card:
         return (start if starting else finish)(card, options, check_mode)
 
 

@@ -9,7 +9,7 @@ import struct
 
 from ansible.module_utils import piseduce_card, piseduce_image, piseduce_progress
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_device import flush, logical_block, size_of
 from ansible.module_utils.piseduce_image import fetch_block_map
 from ansible.module_utils.piseduce_process import Failure, Hopeless, Stopwatch, Watch, guarded
@@ -186,9 +186,7 @@ def verify(options, check_mode):
     with Watch(options["timeout"], "reading the card back") as watch:
         block_map = fetch_block_map(options)
         device = options["device"]
-        with Card(
-            device, "card_verify", options["mount_directory"], options["other_media"]
-        ) as card:
+        with card_of(options, "card_verify") as card:
             unmounted = [] if check_mode else card.release_mounts()
             with card.opened() as descriptor:
                 card_bytes = size_of(descriptor)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from ansible.module_utils import piseduce_card, piseduce_image, piseduce_progress
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_device import discard, flush, logical_block, size_of
 from ansible.module_utils.piseduce_image import ImageStream, fetch_block_map, join
 from ansible.module_utils.piseduce_process import Hopeless, Stopwatch, Watch, guarded
@@ -162,7 +162,7 @@ def write(options, check_mode):
     with Watch(options["timeout"], "writing the card") as watch:
         block_map = fetch_block_map(options)
         device = options["device"]
-        with Card(device, "card_write", options["mount_directory"], options["other_media"]) as card:
+        with card_of(options, "card_write") as card:
             unmounted = [] if check_mode else card.release_mounts()
             with card.opened(write=not check_mode) as descriptor:
                 card_bytes = size_of(descriptor)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ansible.module_utils import piseduce_card, piseduce_raspbian
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.piseduce_card import Card
+from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_card_tree import Tree
 from ansible.module_utils.piseduce_deployed import BOOT, ROOT, point_of, prove
 from ansible.module_utils.piseduce_process import Failure, Watch, guarded, run
@@ -166,9 +166,7 @@ def configure(options, check_mode):
     family = FAMILIES[options["family"]]
     with (
         Watch(options["timeout"], "configuring the system on the card"),
-        Card(
-            options["device"], "system_conf", options["mount_directory"], options["other_media"]
-        ) as card,
+        card_of(options, "system_conf") as card,
     ):
         for place in (ROOT, BOOT):
             prove(card, place)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -78,6 +79,7 @@ removed_files:
   elements: str
 """
 
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -220,6 +222,20 @@ def _remove(paths):
             raise Failure(f"{path} is still there after it was removed")
 
 
+def _flush(folder):
+    """Bring a folder's file system to the card: a power cycle may follow, and dpkg leaves much of
+    what maintainer scripts write, such as a kernel's copy on the boot partition, to the kernel."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return  # a system without that boot directory
+    try:
+        if _LIBC.syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), "cannot bring it to the card", folder)
+    finally:
+        os.close(descriptor)
+
+
 def _diff(steps):
     def text(key):
         return "".join(f"{step['name']} {step[key]}\n" for step in steps if step[key])
@@ -241,6 +257,8 @@ def _work(module):
     surplus = [path for path in module.params["remove"] if os.path.lexists(path)]
     if not module.check_mode:
         _remove(surplus)
+        for folder in {"/", *(str(Path(path).parent) for path in module.params["remove"])}:
+            _flush(folder)
     result = {
         "changed": bool(steps or surplus),
         "upgraded": steps,

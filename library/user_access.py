@@ -9,7 +9,7 @@ import re
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_authorized_keys import AuthorizedKeys, key_lines
-from ansible.module_utils.piseduce_process import Failure, Hopeless, guarded, run
+from ansible.module_utils.piseduce_process import Failure, Hopeless, Watch, guarded, run
 
 DOCUMENTATION = r"""
 module: user_access
@@ -41,6 +41,10 @@ options:
     description: SSH public key of the manager, for root.
     type: str
     required: true
+  timeout:
+    description: Seconds after which the work is given up.
+    type: int
+    default: 60
 attributes:
   check_mode:
     support: full
@@ -195,6 +199,11 @@ def _listing(files, text_of, passwords, state_of):
     )
 
 
+def _bounded(module):
+    with Watch(module.params["timeout"], "giving the users access"):
+        return _work(module)
+
+
 def main():
     module = AnsibleModule(
         argument_spec={
@@ -202,10 +211,11 @@ def main():
             "password_hash": {"type": "str", "default": "", "no_log": True},
             "keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "manager_key": {"type": "str", "required": True, "no_log": False},
+            "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
-    guarded(module, lambda: _work(module))
+    guarded(module, lambda: _bounded(module))
 
 
 if __name__ == "__main__":

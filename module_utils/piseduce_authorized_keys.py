@@ -18,6 +18,7 @@ import stat
 from ansible.module_utils.piseduce_process import Failure
 
 _FOLDER, _FILE = ".ssh", "authorized_keys"
+_REMAINS = re.compile(rf"{_FILE}\.[0-9a-f]{{8}}")
 _LONGEST = 1 << 20  # bytes; a longer file is no list of keys
 _KEY = re.compile(
     r"(?P<kind>ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)"
@@ -82,6 +83,7 @@ class AuthorizedKeys:
         """Replace the file in one step, and set owner and modes of file and folder."""
         with contextlib.ExitStack() as stack:
             folder = self._open_folder(stack, create=True)
+            self._remove_remains(folder)
             temporary = f"{_FILE}.{secrets.token_hex(4)}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
             descriptor = os.open(temporary, flags, 0o600, dir_fd=folder)
@@ -97,6 +99,17 @@ class AuthorizedKeys:
                     os.unlink(temporary, dir_fd=folder)
                 raise
             os.fsync(folder)
+
+    def _remove_remains(self, folder):
+        """Remove what writers that were killed have left."""
+        with os.scandir(folder) as entries:
+            remains = [
+                entry.name
+                for entry in entries
+                if _REMAINS.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+            ]
+        for name in remains:
+            os.unlink(name, dir_fd=folder)
 
     def _open_folder(self, stack, create=False):
         """Descriptor of ``~/.ssh``, closed with the stack; None if it is not there."""

@@ -28,6 +28,26 @@ ARGUMENTS = {
 """Options that every module has that works on the card."""
 
 
+def card_of(options, doing, wait=None):
+    """The card that a module's options name.
+
+    :param options: values of :data:`ARGUMENTS`
+    :param doing: what it is locked for
+    :param wait: seconds to wait while another process holds the lock; see :func:`patience`
+    """
+    wait = patience(options["timeout"]) if wait is None else max(wait, PATIENCE)
+    return Card(options["device"], doing, options["mount_directory"], options["other_media"], wait)
+
+
+def patience(timeout):
+    """Seconds to wait for the lock, of the seconds that a module has.
+
+    What holds it is mostly an earlier attempt whose manager has died. It ends within a second or
+    two, or when the card has taken what was already on its way to it, and some cards take long.
+    """
+    return max(PATIENCE, min(60.0, timeout / 2))
+
+
 class Card:
     """The whole card, checked and locked. Use as ``with Card(...) as card``.
 

@@ -122,8 +122,11 @@ class Tree:
                 # Not O_TRUNC: the old text is there until the new one is.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 with os.fdopen(os.open(name, flags, mode, dir_fd=parent), "wb") as file:
-                    file.write(data)
-                    file.truncate()
+                    # One write that covers the old text: cut off before the rest of it is dropped,
+                    # it leaves the new text and empty lines.
+                    file.write(data.ljust(os.fstat(file.fileno()).st_size, b"\n"))
+                    file.flush()
+                    file.truncate(len(data))
                     file.flush()
                     os.fsync(file.fileno())
                 return

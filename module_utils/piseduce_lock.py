@@ -33,15 +33,16 @@ def locked(path, doing, wait=PATIENCE):
     number = number_of(path)
     _FOLDER.mkdir(parents=True, exist_ok=True)
     name = _FOLDER / f"piseduce-card-{number[0]}-{number[1]}.lock"
+    end = time.monotonic() + wait
     with contextlib.ExitStack() as stack:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         stack.callback(os.close, lock)
-        if not _take(lock, wait):
+        if not _take(lock, end):
             raise Failure(f"the card {path} is locked by process {_holder(lock)}")
         sign(lock, os.getpid(), doing)
         device = open_device(path, os.O_RDONLY)
         stack.callback(os.close, device)
-        if not _take(device, wait):
+        if not _take(device, end):
             raise Failure(f"the card {path} is locked by another program (flock on the device)")
         yield lock
 
@@ -52,8 +53,7 @@ def sign(descriptor, pid, doing):
     os.pwrite(descriptor, f"{pid} ({doing})\n".encode(), 0)
 
 
-def _take(descriptor, wait):
-    end = time.monotonic() + wait
+def _take(descriptor, end):
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

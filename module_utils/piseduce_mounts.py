@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import namedtuple
 from pathlib import Path
 
 from ansible.module_utils.piseduce_device import number_of
 from ansible.module_utils.piseduce_process import Failure, run
+
+PATIENCE = 5.0  # seconds
 
 Mount = namedtuple("Mount", "number point kind source options")
 """number: (major, minor) of the file system; point, source: paths; kind: file system type."""
@@ -69,11 +72,21 @@ def mounted_at(point):
 def unmount(point):
     """Unmount what is at this path, until nothing is; proven by mountinfo.
 
-    :raises Failure: it is in use, or will not go
+    What an interrupted attempt had running in there (a list of files, an archive) ends when it sees
+    that nobody reads from it any more. It is waited for.
+
+    :raises Failure: it stays in use, or will not go
     """
+    end = time.monotonic() + PATIENCE
     while mounted_at(point):
         before = len(mounts())
-        run(["umount", point], what=f"unmounting {point}")
+        try:
+            run(["umount", point], what=f"unmounting {point}")
+        except Failure:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+            continue
         if len(mounts()) >= before:
             raise Failure(f"umount of {point} reported success, and it is still mounted")
 

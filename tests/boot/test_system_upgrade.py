@@ -2,6 +2,8 @@
 
 import fcntl
 import hashlib
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -25,7 +27,7 @@ class Repository:
         (system.root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/repo ./\n")
         system.run("sh", "-c", "rm -rf /var/lib/apt/lists/* /etc/apt/sources.list.d")
 
-    def add(self, name, version, *, files=None, postinst="", fields=""):
+    def add(self, name, version, *, files=None, preinst="", postinst="", fields=""):
         """Builds a package and offers it; returns its path in the system."""
         package = f"{name}_{version}"
         build = self._folder / package
@@ -38,9 +40,10 @@ class Repository:
         (build / "DEBIAN/conffiles").write_text(
             "".join(f"{path}\n" for path in files or {} if path.startswith("/etc/"))
         )
-        if postinst:
-            (build / "DEBIAN/postinst").write_text(f"#!/bin/sh\n{postinst}\n")
-            (build / "DEBIAN/postinst").chmod(0o755)
+        for script, text in (("preinst", preinst), ("postinst", postinst)):
+            if text:
+                (build / "DEBIAN" / script).write_text(f"#!/bin/sh\n{text}\n")
+                (build / "DEBIAN" / script).chmod(0o755)
         for path, content in (files or {}).items():
             target = build / path[1:]
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +157,37 @@ def test_an_interrupted_upgrade_is_finished(upgrade, outdated, repository):
     assert version(outdated, "demo") == "3 half-configured"
     (outdated.root / "allowed").touch()
     upgrade()
+    assert version(outdated, "demo") == "3 installed"
+
+
+WAITS = "touch /waiting; while ! test -e /allowed; do sleep 0.05; done"
+
+
+def test_an_upgrade_that_was_killed_while_it_unpacked_is_finished(upgrade, outdated, repository):
+    package = repository.add("demo", "3", preinst=WAITS)
+    dpkg = subprocess.Popen([*outdated.inside, "dpkg", "-i", package], start_new_session=True)
+    while not (outdated.root / "waiting").exists():
+        assert dpkg.poll() is None
+    os.killpg(dpkg.pid, signal.SIGKILL)
+    dpkg.wait()
+    assert "installed" not in version(outdated, "demo").replace("half-installed", "")
+    (outdated.root / "allowed").touch()
+    upgrade()
+    assert version(outdated, "demo") == "3 installed"
+
+
+def test_an_upgrade_whose_manager_died_ends_by_itself_and_the_next_attempt_waits_for_it(
+    outdated, repository
+):
+    repository.add("demo", "3", postinst=WAITS)
+    first = start_module("system_upgrade", {"timeout": DEADLINE}, inside=outdated.inside)
+    while not (outdated.root / "waiting").exists():
+        assert first.poll() is None
+    first.kill()
+    first.communicate()
+    second = start_module("system_upgrade", {"timeout": DEADLINE}, inside=outdated.inside)
+    (outdated.root / "allowed").touch()
+    finish(second)
     assert version(outdated, "demo") == "3 installed"
 
 

@@ -276,3 +276,16 @@ def test_a_server_that_would_not_read_the_keys_is_an_error(grant, pi, setting, m
 def test_another_spelling_of_the_usual_place_is_accepted(grant, pi):
     (pi.root / "etc/ssh/sshd_config").write_text("AuthorizedKeysFile %h/.ssh/authorized_keys\n")
     assert grant()["changed"]
+
+
+def test_remains_of_a_writer_that_was_killed_are_removed(grant, pi):
+    for home in ("root", "home/pi"):
+        folder = pi.root / home / ".ssh"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / "authorized_keys.0123abcd").write_text("half")
+        (folder / "authorized_keys.mine").write_text("the user's own")
+    grant()
+    for home in ("root", "home/pi"):
+        names = {path.name for path in (pi.root / home / ".ssh").iterdir()}
+        assert {"authorized_keys", "authorized_keys.mine"} <= names
+        assert "authorized_keys.0123abcd" not in names

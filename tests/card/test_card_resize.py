@@ -124,7 +124,7 @@ def end_of(pidfd):
 
 def test_card_is_locked_while_it_grows(grown, resize, slow_resize2fs, run_module, namespace):
     assert not resize(grown, "started").failed
-    run = run_module("card_mount", device=grown.device, state="mounted", timeout=30)
+    run = run_module("card_mount", device=grown.device, state="mounted", timeout=8)
     assert run.failed
     assert f"locked by process {holder(namespace, grown)} (resize2fs)" in run.message
     slow_resize2fs.write_text("true\n")

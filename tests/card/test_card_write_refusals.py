@@ -86,6 +86,7 @@ def test_second_writer_is_told_who_holds_the_card(
     server.stall_after = 1000
     first = start_module("card_write", device=card.device, **copy_options)
     assert server.stalled.wait(30)
+    copy_options["timeout"] = 8
     second = run_module("card_write", device=card.device, **copy_options)
     assert second.failed
     assert f"locked by process {first.pid} (card_write)" in second.message
@@ -106,6 +107,7 @@ def test_device_that_another_program_holds_is_not_touched(card, run_module, copy
 
 
 def test_lock_of_another_program_on_the_device_is_respected(card, run_module, copy_options):
+    copy_options["timeout"] = 8
     with Path(card.device).open("rb") as device:
         fcntl.flock(device, fcntl.LOCK_EX)
         run = run_module("card_write", device=card.device, **copy_options)
