@@ -146,7 +146,7 @@ class Operations:
             with self.store.transaction():
                 held = self.store.deployments()
                 for name in names:
-                    forced = self._check_touchable(name, held.get(name))
+                    forced = self._check_touchable(what, name, held.get(name))
                     self.store.record_act(
                         self.person.name, what, name, self.clock(), forced=forced, detail=detail
                     )
@@ -154,7 +154,7 @@ class Operations:
         except (NodeTaken, NodeReserved) as error:
             raise UserError(f"{error}; nothing was started") from error
 
-    def _check_touchable(self, name: str, held: Deployment | None) -> bool:
+    def _check_touchable(self, what: str, name: str, held: Deployment | None) -> bool:
         if held is not None and held.status is Status.IN_PROGRESS:
             driven = held.is_claimed(self.clock())
             way_out = (
@@ -166,14 +166,28 @@ class Operations:
             by = f" by {held.claim}" if driven else ", but nobody drives it now"
             raise UserError(f"{name} is under way ({held.process}: {held.state}){by}; {way_out}")
         reservation = self.store.reservation_at(name, self.clock())
+        if what != "destroy" and reservation is not None and reservation.has_ended(self.clock()):
+            raise UserError(
+                f"the reservation of {name} has ended, so it is about to be destroyed;"
+                f" `piseduce-run extend {name} --duration ...` keeps it"
+            )
         holder = reservation.owner if reservation else held.owner if held else self.owner
         return people.check_may_touch(self.person, name, holder, owner=self.owner, force=self.force)
 
     def _hold(self, name: str, until: float | None) -> None:
-        """The node is reserved for the owner from now on, if it is not yet."""
-        if self.store.reservation_at(name, self.clock()) is None:
-            now = self.clock()
+        """The node is reserved for the owner from now on, if it is not yet.
+
+        Whose reservation has an end already cannot give another one.
+        """
+        now = self.clock()
+        reservation = self.store.reservation_at(name, now)
+        if reservation is None:
             self.store.reserve([name], self.owner, now, until, now)
+        elif until is not None:
+            raise UserError(
+                f"{name} is reserved already, so --duration does not hold;"
+                f" `piseduce-run extend {name}` lets a reservation end later"
+            )
 
     def _reboot(self, last: Deployment) -> Record:
         if last.status is Status.DEPLOYED or (

@@ -78,6 +78,11 @@ class SiteFolder:
         return self.folder / "state" / "logs"
 
     @property
+    def agent_lock(self) -> Path:
+        """Held by the site's agent; see agent_lock.py."""
+        return self.folder / "state" / "agent.lock"
+
+    @property
     def known_hosts(self) -> Path:
         """The host keys that the manager expects; see known_hosts.py."""
         return self.folder / "known_hosts"

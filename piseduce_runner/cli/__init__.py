@@ -13,6 +13,7 @@ from piseduce_runner.cli.doctoring import doctor
 from piseduce_runner.cli.env import env
 from piseduce_runner.cli.looking import history, log, processes, status
 from piseduce_runner.cli.reconfiguring import boot_test, bootfiles, destroy, reboot, redeploy
+from piseduce_runner.cli.reserving import cancel, configure, extend, reservations, reserve
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab.commands import lab
 from piseduce_runner.store import StoreFailed
@@ -53,6 +54,7 @@ def main(ctx: click.Context, site: Path | None, as_json: bool) -> None:
 
 for command in (
     *(deploy, redeploy, reboot, destroy, bootfiles, boot_test),
+    *(reserve, configure, extend, cancel, reservations),
     *(status, history, log, processes),
     *(env, doctor, lab),
 ):

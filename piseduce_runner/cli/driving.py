@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from piseduce_runner.agent_lock import running_agent
 from piseduce_runner.cli.context import Context
 from piseduce_runner.people import acting_for, current_person
 from piseduce_runner.planner import Record, Status
 from piseduce_runner.show import driving
+from piseduce_runner.show.nodes import node_rows
 from piseduce_runner.site import Site
 from piseduce_runner.store import Store
 from piseduce_runner.usage import UsageMeter
@@ -63,7 +65,8 @@ def carry_out(
         records: list[Record] = begin(operations)
         names = [record.node for record in records]
         if detach:
-            driving.detached(context.json, names, store.deployments())
+            rows = node_rows(names, store.deployments(), store)
+            driving.detached(context.json, rows, running_agent(site.agent_lock))
             return
         meter = UsageMeter()
         meter.start()
@@ -73,8 +76,10 @@ def carry_out(
             ended = session.drive(records)
         usage = meter.stop()
         held = store.last_deployments(names)
+        rows = node_rows(names, {one.node: one for one in held}, store)
     finally:
         store.close()
-    driving.summary(context.json, site, held, usage, session.runs_started, identity)
+    agent = running_agent(site.agent_lock)
+    driving.summary(context.json, site, rows, held, usage, session.runs_started, identity, agent)
     well = all(name in ended and ended[name].status in _WELL for name in names)
     sys.exit(0 if well else 1)

@@ -3,6 +3,7 @@
 import click
 
 from piseduce_runner.cli.context import Context, existing_store
+from piseduce_runner.cli.reserving import show_reservations
 from piseduce_runner.environments import find as find_environment
 from piseduce_runner.errors import UserError
 from piseduce_runner.show import journal, nodes
@@ -11,12 +12,17 @@ from piseduce_runner.site import site_processes
 
 
 @click.command()
+@click.option("--unconfigured", is_flag=True, help="Reservations that nobody has said what for.")
 @click.pass_obj
-def status(context: Context) -> None:
-    """Show where every node is."""
+def status(context: Context, unconfigured: bool) -> None:
+    """Show where every node is, whose it is, and what to do about those that need somebody."""
     site = context.site()
     with existing_store(site) as store:
-        nodes.status(context.json, site, store.deployments() if store else {})
+        if unconfigured:
+            show_reservations(context, store, (), unconfigured=True)
+            return
+        held = store.deployments() if store else {}
+        nodes.status(context.json, nodes.node_rows(site.nodes, held, store))
 
 
 @click.command()
@@ -24,12 +30,17 @@ def status(context: Context) -> None:
 @click.option("--limit", default=200, show_default=True, help="The newest so many lines.")
 @click.pass_obj
 def history(context: Context, node: str | None, limit: int) -> None:
-    """Show the journal: which states nodes went through, how long, and how they ended."""
+    """Show the journal: which states nodes went through, how long and how they ended, and why.
+
+    And what was asked for, by whom.
+    """
     site = context.site()
     if node is not None:
         site.choose_nodes([node])
     with existing_store(site) as store:
-        journal.history(context.json, store.transitions(node, limit) if store else [])
+        transitions = store.transitions(node, limit) if store else []
+        acts = store.acts(node, limit) if store else []
+    journal.history(context.json, transitions, acts, limit)
 
 
 @click.command()
@@ -37,14 +48,15 @@ def history(context: Context, node: str | None, limit: int) -> None:
 @click.option("--all", "all_states", is_flag=True, help="The whole deployment, not its last state.")
 @click.pass_obj
 def log(context: Context, node: str, all_states: bool) -> None:
-    """Show what Ansible said of the node's last (or failed) state."""
+    """Show what Ansible said in the node's last state; of a lost node, in the one that failed."""
     site = context.site()
     site.choose_nodes([node])
     with existing_store(site) as store:
         transitions = store.transitions(node) if store else []
+        held = store.last_deployments([node]) if store else []
     if not transitions:
         raise UserError(f"{node} has no log: nothing was ever deployed on it")
-    journal.log(context.json, transitions[-1], all_states)
+    journal.log(context.json, journal.choose_transition(transitions, held[0]), all_states)
 
 
 @click.command()

@@ -3,9 +3,9 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
 from rich.console import Console
@@ -20,7 +20,7 @@ from piseduce_runner.driver import NodeView
 from piseduce_runner.known_hosts import login_line
 from piseduce_runner.planner import Record, Status
 from piseduce_runner.processes import Process
-from piseduce_runner.show.nodes import node_fields, node_table
+from piseduce_runner.show.nodes import node_table
 from piseduce_runner.show.text import (
     MIB,
     duration,
@@ -34,21 +34,36 @@ from piseduce_runner.store import Deployment
 from piseduce_runner.usage import Usage
 
 
-def plan(as_json: bool, process: Process, request: Request) -> None:
-    """What `deploy` would do."""
-    states = [s for s in process.states if planner.applies(s, request.conditions)]
+def plans(
+    as_json: bool, find_process: Callable[[str, str], Process], requests: list[Request]
+) -> None:
+    """What `deploy` would do: a plan for each request."""
+    planned = []
+    for request in requests:
+        process = find_process("deploy", request.environment.name)
+        states = [s.name for s in process.states if planner.applies(s, request.conditions)]
+        planned.append((request, states))
     if as_json:
-        print_json(
-            {
-                "nodes": [node.name for node in request.nodes],
-                "environment": request.environment.name,
-                "part_bytes": request.part_bytes,
-                "ssh_keys": list(request.ssh_keys),
-                "password": bool(request.password_hash),
-                "states": [state.name for state in states],
-            }
-        )
+        rows = [_plan_fields(request, states) for request, states in planned]
+        print_json({"plans": rows})
         return
+    for request, states in planned:
+        _show_plan(request, states)
+    click.echo("nothing was done (--dry-run)")
+
+
+def _plan_fields(request: Request, states: list[str]) -> dict[str, Any]:
+    return {
+        "nodes": [node.name for node in request.nodes],
+        "environment": request.environment.name,
+        "part_bytes": request.part_bytes,
+        "ssh_keys": list(request.ssh_keys),
+        "password": bool(request.password_hash),
+        "states": states,
+    }
+
+
+def _show_plan(request: Request, states: list[str]) -> None:
     names = ", ".join(node.name for node in request.nodes)
     size = f"{request.part_bytes // MIB} MiB" if request.part_bytes else "the whole card"
     password = "a password" if request.password_hash else "no password"
@@ -57,8 +72,7 @@ def plan(as_json: bool, process: Process, request: Request) -> None:
         f"with {size} for the system, {len(request.ssh_keys)} SSH keys and {password} for"
         f" {request.environment.login}, through these states:"
     )
-    click.echo("  " + " ".join(state.name for state in states))
-    click.echo("nothing was done (--dry-run)")
+    click.echo("  " + " ".join(states))
 
 
 class View(Protocol):
@@ -137,25 +151,38 @@ class _LiveView:
         return table
 
 
-def detached(as_json: bool, names: list[str], held: dict[str, Deployment]) -> None:
-    """What was begun and left to the agent."""
+def detached(as_json: bool, rows: list[dict[str, Any]], agent: int | None) -> None:
+    """What was begun and left to the agent, and whether there is one."""
     if as_json:
-        print_json({"nodes": [node_fields(name, held.get(name)) for name in names]})
+        print_json({"nodes": rows})
         return
-    click.echo(f"left to the agent: {', '.join(names)}")
-    click.echo("`piseduce-run watch` shows them; `piseduce-run agent --once` does the work itself")
+    _left_to_agent("left to the agent", [row["node"] for row in rows], agent)
+
+
+def _left_to_agent(how: str, names: list[str], agent: int | None) -> None:
+    """How to come back to nodes that are under way, and nobody drives at the moment."""
+    words = " ".join(names)
+    if agent is None:
+        click.echo(f"{how}: {words}; no agent runs: `piseduce-run agent --once` goes on with them")
+    else:
+        click.echo(f"{how}: {words}; the agent (pid {agent}) goes on with them")
+    click.echo(f"`piseduce-run watch {words}` shows them, `piseduce-run cancel {words}` stops them")
 
 
 def summary(
     as_json: bool,
     site: Site,
+    rows: list[dict[str, Any]],
     held: list[Deployment],
     usage: Usage,
     runs: int,
     identity: Path | None,
+    agent: int | None,
 ) -> None:
-    """How it ended, what it cost, and how to log in (with the key `identity`)."""
-    rows = [node_fields(one.node, one) for one in held]
+    """How it ended, what it cost, and how to log in (with the key `identity`).
+
+    `rows` are the fields of the nodes; `agent` is the process id of the agent that runs, if any.
+    """
     cost = {
         "wall_seconds": round(usage.wall, 3),
         "cpu_seconds": round(usage.cpu, 3),
@@ -166,28 +193,19 @@ def summary(
     if as_json:
         print_json({"nodes": rows, "cost": cost})
         return
-    new_console().print(node_table(rows, {one.node: one for one in held}))
+    new_console().print(node_table(rows))
     click.echo(
         f"took {duration(usage.wall)}; cost this manager {usage.cpu:.1f} s of CPU"
         f" ({usage.cpu / len(held):.1f} s a node), {runs} run{'s' if runs != 1 else ''} of Ansible,"
         f" {usage.peak_memory / MIB:.0f} MiB of memory at most"
     )
     _show_logins(site, held, identity)
-    names = {status: _names(held, status) for status in Status}
-    if lost := names[Status.LOST]:
-        click.echo(
-            f"lost: {lost}; `piseduce-run log NODE` shows what Ansible said; when the cause is"
-            " mended, `piseduce-run reboot NODE` resumes, `redeploy NODE` begins again"
-        )
-    if left := names[Status.IN_PROGRESS]:
-        click.echo(
-            f"left under way: {left}; an agent that runs takes them on, else"
-            " `piseduce-run agent --once` does"
-        )
-
-
-def _names(held: list[Deployment], status: Status) -> str:
-    return " ".join(one.node for one in held if one.status is status)
+    left = [one.node for one in held if one.status is Status.IN_PROGRESS]
+    for row in rows:
+        if row["hint"] and row["node"] not in left:
+            click.echo(f"{row['node']}: {row['hint']}")
+    if left:
+        _left_to_agent("left under way", left, agent)
 
 
 def _show_logins(site: Site, held: list[Deployment], identity: Path | None) -> None:

@@ -108,6 +108,10 @@ class Reservation:
     active: bool
     ended: float | None
 
+    def has_ended(self, now: float) -> bool:
+        """Whether its time is over at `now`. It may hold its node still: see reservations.py."""
+        return self.end is not None and self.end <= now
+
 
 @dataclass(frozen=True)
 class Act:

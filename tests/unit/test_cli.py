@@ -118,11 +118,17 @@ def test_json_status_has_the_promised_fields(run, tmp_path):
     assert first == {
         "node": "node-1", "status": "free", "process": None, "state": None, "percent": None,
         "environment": None, "owner": None, "attempt": None, "since": None, "reason": "",
+        "reservation": None, "hint": "",
     }  # fmt: skip
+    hint = second.pop("hint")
+    assert hint.startswith("lost since 2001-09-09")
+    assert "`piseduce-run log node-2`" in hint
+    assert "`piseduce-run reboot node-2`" in hint
     assert second == {
         "node": "node-2", "status": "lost", "process": "deploy", "state": "env_copy",
         "percent": None, "environment": "debian-12", "owner": "alice", "attempt": 1,
         "since": "2001-09-09T01:46:40Z", "reason": "env_copy: not done",
+        "reservation": None,
     }  # fmt: skip
 
 
@@ -133,10 +139,8 @@ def test_a_deployment_whose_driver_has_died_is_shown_as_interrupted(run, tmp_pat
     store.close()
     row = json.loads(run("--json", "status").output)["nodes"][0]
     assert row["status"] == "in_progress"
-    assert (
-        row["reason"]
-        == "interrupted: driver 7 has gone; `piseduce-run agent --once` goes on with it"
-    )
+    assert row["reason"] == "interrupted: driver 7 has gone"
+    assert "`piseduce-run agent --once`" in row["hint"]
 
 
 @pytest.mark.parametrize("words", [["processes"], ["env", "list"], ["status"]])
