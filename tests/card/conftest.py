@@ -191,12 +191,17 @@ class Run:
 
 @pytest.fixture
 def start_module(namespace):
-    """Start a module; returns the process, whose standard output is the module's answer."""
+    """Start a module; returns the process, whose standard output is the module's answer.
+
+    `first` is Python that is run before the module, in its process.
+    """
     started = []
 
-    def start(name, *, check=False, **options):
+    def start(name, *, check=False, first="", **options):
         options["_ansible_check_mode"] = check
-        command = [sys.executable, str(Path(__file__).with_name("run_module.py"))]
+        runner = Path(__file__).with_name("run_module.py")
+        code = runner.read_text().replace("with patch", f"{first}\nwith patch")
+        command = [sys.executable, "-c", code]
         process = subprocess.Popen(
             [*namespace, *command, str(ROOT / "library" / f"{name}.py")],
             stdin=subprocess.PIPE,

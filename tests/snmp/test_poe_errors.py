@@ -1,9 +1,23 @@
 """poe_port against the lab's switch: each way it can go wrong has its own message."""
 
+import json
 import socket
+import subprocess
+import sys
+import threading
 
 import pytest
-from poe_bench import ADMIN_OID, STATUS_OID, V2C, V3, Served, one_line, poe_port, port
+from poe_bench import (
+    ADMIN_OID,
+    RUN_MODULE,
+    STATUS_OID,
+    V2C,
+    V3,
+    Served,
+    one_line,
+    poe_port,
+    port,
+)
 
 from piseduce_runner.lab.switch import Detection
 
@@ -279,6 +293,33 @@ def test_a_switch_that_falls_silent_in_the_middle_ends_at_the_deadline(falls_sil
     assert "whether port 1 went on is not known" in message
     assert "after" not in result
     assert result["changed"] is True
+
+
+@pytest.mark.parametrize("state", ["on", "off"])
+def test_a_call_that_was_killed_after_its_set_is_taken_up_and_nothing_is_set_twice(
+    start_switch, state
+):
+    served: Served
+    obeyed = threading.Event()
+
+    def silence(_port: int, on: bool) -> None:
+        if on == (state == "on"):
+            served.switch.faults.silent = True  # so that the call waits
+            obeyed.set()
+
+    served = start_switch(hook=silence)
+    served.turn(1, state == "off")
+    arguments = {**served.place, **V2C, "ports": [1], "state": state, "request_timeout": 60}
+    call = subprocess.Popen([sys.executable, "-c", RUN_MODULE], stdin=subprocess.PIPE)
+    call.stdin.write(json.dumps(arguments).encode())
+    call.stdin.close()
+    assert obeyed.wait(60)
+    call.kill()
+    call.wait()
+    served.switch.faults.silent = False
+    result = poe_port(served.place, V2C, ports=[1], state=state)
+    assert result["remember"] == {"power": state}
+    assert served.sets() == [[1]]
 
 
 def test_an_answer_to_the_set_that_is_lost_does_no_harm(start_switch):
