@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from cards import environment
+from secret_watch import SecretWatch
 from simulated_lab import CLI, SimulatedLab
 
 GOOD = (1, 2)
 NO_CARD, STUCK_OFF = 3, 4
 PART_BYTES = 1024**3
-PASSWORD = "correct 'horse' $battery \"staple\""
+PASSWORD = "correct 'horse' $battery \"staple\" ünïcödé"
 STATES = """
 boot_conf turn_off turn_on ssh_test env_copy env_check delete_partition create_partition
 mount_partition resize_partition wait_resizing system_conf boot_files ssh_test user_conf
@@ -55,10 +56,19 @@ def deploy(lab, user_key):
 
 
 @pytest.fixture(scope="module")
-def deployed(lab, deploy):
+def watch() -> SecretWatch:
+    """Looks for the password all the while."""
+    return SecretWatch(PASSWORD, PASSWORD.replace("'", "'\"'\"'"))
+
+
+@pytest.fixture(scope="module")
+def deployed(lab, deploy, watch):
     """The one deployment: the completed command."""
     nodes = [f"node-{index}" for index in (*GOOD, NO_CARD, STUCK_OFF)]
-    return deploy(*nodes, "--part-size", "1gb")
+    watch.start()
+    done = deploy(*nodes, "--part-size", "1gb")
+    watch.stop()
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +239,23 @@ def test_no_secret_and_no_process_is_left(lab, deployed, status):
     # A folder is named after its driver's process; another driver may be at work here.
     left = [f for f in Path("/run").glob("piseduce-[0-9]*") if not is_alive(f.name.split("-")[1])]
     assert left == []
+
+
+def test_the_password_was_in_no_process_and_in_no_file_of_ansible_at_any_time(deployed, watch):
+    assert any(command.endswith("ansible-playbook") for command in watch.commands_seen)
+    assert watch.found == set()
+
+
+def test_no_password_is_in_what_the_commands_show(lab, status):
+    hashed = on_node(lab, 1, "getent shadow pi | cut -d: -f2")
+    for words in (["status"], ["history"], ["log", "node-1", "--all"], ["env", "list"]):
+        for options in ([], ["--json"]):
+            done = subprocess.run(
+                lab_command(lab, *options, *words),
+                env=lab.environment(), capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            for secret in (PASSWORD, hashed):
+                assert secret not in done.stdout + done.stderr
 
 
 def test_update_brings_the_newer_package_and_its_boot_file_to_the_tftp_folder(lab, status, deploy):
