@@ -25,6 +25,7 @@ from piseduce_runner.planner import (
     Settled,
     Status,
 )
+from piseduce_runner.records import places
 from piseduce_runner.runs import (
     Progressed,
     Remembered,
@@ -88,6 +89,7 @@ class _Node:
     run: Run | None = None
     percent: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    look_again: float = 0.0  # when to ask for a place in a window of several drivers again
 
 
 Observe = Callable[[NodeView], None]
@@ -227,20 +229,34 @@ class Driver:
         for record in self._at_gates():
             now = time.monotonic()
             opens = self._windows.opens_at(record, self._under_way(), now)
-            if opens is not None and opens <= now:
+            if opens is not None and max(opens, self._nodes[record.node].look_again) <= now:
                 self._guarded(lambda record=record: self._enter(record))
 
     def _enter(self, record: Record) -> None:
         """The store first: no state begins that it does not know of."""
-        node, state = self._nodes[record.node], record.state
+        node, state, now = self._nodes[record.node], record.state, time.monotonic()
         run = node.run
         timeout = run.batch.timeouts[record.node][state.position]
-        entered = planner.apply(record, Entered(state.position, timeout), time.monotonic())
-        self._ledger.enter(entered, str(run.batch.logs[record.node]))
+        with self._store.transaction():
+            # In one transaction: two drivers do not take the last place both.
+            if state.window and self._opens_at(record, now) is None:
+                node.look_again = now + self._settings.look
+                return
+            entered = planner.apply(record, Entered(state.position, timeout), now)
+            self._ledger.enter(entered, str(run.batch.logs[record.node]))
         node.percent, node.facts, node.since = None, {}, time.time()
         self._set(entered)
-        self._windows.note_entry(record.node, state, time.monotonic())
+        self._windows.note_entry(record.node, state, now)
         run.enter(record.node, state.position)
+
+    def _opens_at(self, record: Record, now: float) -> float | None:
+        """When the state's window opens, other drivers' nodes counted too."""
+        elsewhere = {
+            held.node: places(held.record)
+            for held in self._store.deployments().values()
+            if held.claim != self._claim and held.is_claimed(time.time())
+        }
+        return self._windows.opens_at(record, self._under_way(), now, elsewhere)
 
     # events
 
@@ -263,7 +279,8 @@ class Driver:
         due += [limit for r in self._under_way() if (limit := planner.deadline(r)) is not None]
         for record in self._at_gates():
             opens = self._windows.opens_at(record, self._under_way(), now)
-            due += [opens] if opens is not None else []
+            if opens is not None:
+                due.append(max(opens, self._nodes[record.node].look_again))
         if len(self._runs) < self._settings.most_runs:
             due += self._gathering.next_due(self._waiting(), self._waiting_since())
         return min(due)

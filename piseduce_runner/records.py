@@ -59,3 +59,14 @@ def from_values(
         interruptions=values["interruptions"],
         reason=reason,
     )
+
+
+def places(values: dict[str, Any]) -> set[str]:
+    """The states in whose windows a node counts, which another driver drives.
+
+    The same as `planner.holds_place`, of what that driver has written.
+    """
+    names = values.get("states", [])
+    inside = values["plan"][:1] if values.get("entered") else []
+    booting = [values["booting"]] if values.get("booting") is not None else []
+    return {names[position] for position in (*inside, *booting)}

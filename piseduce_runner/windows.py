@@ -12,16 +12,24 @@ from piseduce_runner.processes import Scope, State
 class Windows:
     """The windows of the nodes that one driver drives.
 
-    `switch_of` gives the switch of each node. Times are seconds of one monotonic clock.
+    `switch_of` gives the switch of each node. Times are seconds of one monotonic clock. Of other
+    drivers' nodes it is counted which are inside, not when they entered.
     """
 
     switch_of: Mapping[str, str]
     _last_entry: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def opens_at(self, record: Record, others: Iterable[Record], now: float) -> float | None:
+    def opens_at(
+        self,
+        record: Record,
+        others: Iterable[Record],
+        now: float,
+        elsewhere: Mapping[str, set[str]] | None = None,
+    ) -> float | None:
         """When the node may enter the state that it waits for: `now`, later, or None.
 
-        None: not before another node has left the window.
+        None: not before another node has left the window. `others` are this driver's nodes;
+        `elsewhere` gives, for each node of other drivers, the states whose places it holds.
         """
         state = record.state
         if state.window is None:
@@ -33,6 +41,10 @@ class Windows:
             if other.node != record.node
             for theirs in other.process.states
             if theirs.name == state.name and planner.holds_place(other, theirs.position)
+        )
+        inside += sum(
+            state.name in names and self._key(node, state) == key
+            for node, names in (elsewhere or {}).items()
         )
         if state.window.most and inside >= state.window.most:
             return None

@@ -10,7 +10,8 @@ from simulated import CRASH, FAIL, HANG, SimulatedRunner, make_batch
 from piseduce_runner import planner
 from piseduce_runner.driver import Driver, DriverSettings
 from piseduce_runner.planner import Status
-from piseduce_runner.processes import Phase, Process, State
+from piseduce_runner.processes import Phase, Process, State, Window
+from piseduce_runner.records import to_values
 from piseduce_runner.runs import Progressed
 from piseduce_runner.store import NewDeployment, Outcome, Store
 
@@ -207,3 +208,30 @@ def test_whatever_happens_every_node_ends_and_none_is_deployed_unproven(cluster,
         elif not crashed:
             assert (node, record.state.position) in script
         assert any_cluster.store.deployment(node).claim is None
+
+
+WINDOWED = Process(
+    "deploy", "", (State(0, "env_copy", Phase.NFS, timeout=20, window=Window(most=1)),)
+)
+
+
+def test_a_window_counts_the_nodes_of_other_drivers(cluster):
+    one = cluster(["a"], process=WINDOWED)
+    other = planner.begin(WINDOWED, "x", frozenset())
+    in_it = planner.apply(other, planner.Entered(0, 20), 0)
+    one.store.begin(
+        [NewDeployment("x", "deploy", "debian", "alice", 0, "env_copy", record=to_values(in_it))],
+        "another driver", now=0, expires=1e12,
+    )  # fmt: skip
+    asked = []
+
+    def look():
+        asked.append(one.runner.played[:])
+        if len(asked) == 3:
+            one.store.end("x", "another driver", Status.LOST, "", 0, {})
+        if one.runner.played:
+            one.driver.detach("done")
+        return []
+
+    assert one.driver.run(one.records, look)["a"].status is Status.DEPLOYED
+    assert asked[:3] == [[], [], []]
