@@ -12,11 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from piseduce_runner.lab.loop_device import is_read_only, set_read_only
 from piseduce_runner.lab.network import run
 
-BLKROSET = 0x125D  # linux/fs.h
 FS_IOC_SHUTDOWN = 0x8004587D  # linux/fs.h: stop all I/O of a file system
 SHUTDOWN_NO_LOG_FLUSH = 2
+NOT_TO_BE_WRITTEN = (
+    errno.ENXIO,
+    errno.ENOENT,
+    errno.EBUSY,
+    errno.EPERM,
+    errno.EACCES,
+    errno.EROFS,
+)
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2  # linux/falloc.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -24,12 +32,19 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_
 
 
 class Card:
-    """A card in its slot. `device` is the loop device, such as /dev/loop3."""
+    """A card in its slot. `device` is the loop device, such as /dev/loop3.
+
+    What is wrong with it on purpose: `gone` (nothing of the file is shown), `limit` (bytes of the
+    file that are shown, 0: all), `refusals` (why the file takes no writes).
+    """
 
     def __init__(self, file: Path, device: str) -> None:
         self.file = file
         self.device = device
         self.name = Path(device).name
+        self.gone = False
+        self.limit = 0
+        self.refusals: set[str] = set()
 
     @classmethod
     def insert(cls, file: Path, size: int, direct_io: bool) -> "Card":
@@ -73,12 +88,13 @@ class Card:
         try:
             yield
             if held:
-                fcntl.ioctl(held[0], BLKROSET, struct.pack("i", 1))
+                before = is_read_only(held[0])
+                set_read_only(held[0], True)
                 try:
                     for descriptor in held:
                         _forget_cache(descriptor)
                 finally:
-                    fcntl.ioctl(held[0], BLKROSET, struct.pack("i", 0))
+                    set_read_only(held[0], before)
         finally:
             for descriptor in held:
                 os.close(descriptor)
@@ -115,7 +131,7 @@ def _open(device: str) -> int | None:
     try:
         return os.open(device, os.O_RDWR)
     except OSError as error:
-        if error.errno in (errno.ENXIO, errno.ENOENT, errno.EBUSY, errno.EPERM):
+        if error.errno in NOT_TO_BE_WRITTEN:
             return None
         raise
 

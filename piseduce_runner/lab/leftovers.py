@@ -14,8 +14,9 @@ from pathlib import Path
 
 from piseduce_runner.lab import procfs
 from piseduce_runner.lab.card import Card
-from piseduce_runner.lab.card_rate import CGROUPS, lift_limit
+from piseduce_runner.lab.card_rate import CGROUPS, GROUP_PREFIX, lift_limit
 from piseduce_runner.lab.folder import MARKER, LabFolder
+from piseduce_runner.lab.loop_device import set_immutable, set_read_only
 from piseduce_runner.lab.network import run
 
 
@@ -50,6 +51,7 @@ def _remove_once(lab: LabFolder) -> list[str]:
     steps = [("umount", "--lazy", point) for point in _mounts(lab)]
     for card in _cards(lab):
         lift_limit(card)
+        _lift_faults(card)
         # Partitions outlive the file behind a loop device otherwise.
         if card.partitions():
             steps.append(("partx", "--delete", card.device))
@@ -72,6 +74,17 @@ def _remove_once(lab: LabFolder) -> list[str]:
         except OSError as error:
             complaints.append(str(error))
     return complaints
+
+
+def _lift_faults(card: Card) -> None:
+    """What the next user of the loop device, or whoever deletes the file, must not meet."""
+    with contextlib.suppress(FileNotFoundError):  # deleted by hand
+        set_immutable(card.file, False)
+    descriptor = os.open(card.device, os.O_RDONLY)
+    try:
+        set_read_only(descriptor, False)
+    finally:
+        os.close(descriptor)
 
 
 def _processes(lab: LabFolder) -> set[int]:
@@ -121,5 +134,5 @@ def _interfaces(lab: LabFolder) -> list[str]:
 
 
 def _groups(lab: LabFolder) -> list[Path]:
-    folder = CGROUPS / f"piseduce-lab-{lab.tag}"
+    folder = CGROUPS / f"{GROUP_PREFIX}{lab.tag}"
     return [folder] if folder.is_dir() else []

@@ -109,6 +109,12 @@ def limit_link(interface: str, rate: int, namespace: str | None = None) -> None:
     )
 
 
+def unlimit_link(interface: str, namespace: str | None = None) -> None:
+    """Lets an interface send as fast as it can."""
+    inside = ("-netns", namespace) if namespace else ()
+    run("tc", *inside, "qdisc", "delete", "dev", interface, "root")
+
+
 def _batch(lines: list[str], namespace: str | None = None) -> None:
     inside = ("-netns", namespace) if namespace else ()
     run("ip", *inside, "-batch", "-", stdin="\n".join(lines) + "\n")

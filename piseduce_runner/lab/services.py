@@ -14,6 +14,17 @@ class Service:
         self._command = ["setpriv", "--pdeathsig", end_signal, *command]
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self._wanted = asyncio.Event()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._wanted.is_set()
+
+    @property
+    def pid(self) -> int:
+        """Its process; only while it is running."""
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -24,6 +35,11 @@ class Service:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
             )
+        self._wanted.set()
+
+    async def started(self) -> None:
+        """Waits until it has been started (again)."""
+        await self._wanted.wait()
 
     async def ended(self) -> int:
         """Waits until the daemon has ended; returns its exit status."""
@@ -31,6 +47,7 @@ class Service:
 
     async def stop(self) -> None:
         """SIGTERM, and SIGKILL after five seconds."""
+        self._wanted.clear()
         if not self.running:
             return
         self._process.terminate()

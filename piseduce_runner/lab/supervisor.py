@@ -99,9 +99,15 @@ class Supervisor:
         await ask_manager(self._lab, self._settings)
 
     async def _watch(self, service: Service) -> None:
-        status = await service.ended()
-        log.error("%s ended with %d: %s", service.name, status, service.last_words())
-        self._changed()
+        while True:
+            await service.started()
+            self._changed()
+            status = await service.ended()
+            if service.wanted:
+                log.error("%s ended with %d: %s", service.name, status, service.last_words())
+                self._changed()
+                return
+            self._changed()
 
     def _insert_boards(self) -> None:
         settings, lab = self._settings, self._lab

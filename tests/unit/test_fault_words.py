@@ -38,6 +38,10 @@ def read(name, *words):
         (["snmp-delay"], "seconds= has to be given"),
         (["snmp-delay", "seconds=nan"], "seconds=nan"),
         (["snmp-error", "switch-1", "status=oops"], "one of genErr"),
+        (["tftp-loss", "node-1", "percent=0"], "from 1 to 100"),
+        (["link-slow", "node-1", "rate=fast"], "link-slow rate fast: bits/s"),
+        (["card-small", "node-1", "size=big"], "card-small size big: a number"),
+        (["http-down", "node-1"], "http-down is set on a manager"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(words, complaint):
@@ -61,7 +65,13 @@ def test_targets_may_be_several_and_the_only_one_may_be_left_out():
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_every_fault_can_be_asked_for_with_its_defaults(fault):
-    needed = {Kind.SECONDS: "1", Kind.BITS: "1M", Kind.BYTES: "1M", Kind.PERCENT: "5"}
+    needed = {
+        Kind.COUNT: "1",
+        Kind.SECONDS: "1",
+        Kind.BITS: "1M",
+        Kind.BYTES: "1M",
+        Kind.PERCENT: "5",
+    }
     words = [
         f"{parameter.name}={needed[parameter.kind]}"
         for parameter in fault.parameters

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from piseduce_runner.lab.faults import node, switch
+from piseduce_runner.lab.faults import boot, card, image, link, manager, node, switch
 from piseduce_runner.lab.faults.parameters import Value
 from piseduce_runner.lab.faults.parts import Parts
 from piseduce_runner.lab.faults.table import FAULTS, Lasts
@@ -33,6 +33,23 @@ EFFECTS: dict[str, Effect] = {
     "reboot-ignored": node.reboot_ignored,
     "reboot-hang": node.reboot_hang,
     "old-system": node.old_system,
+    "boot-crowd": boot.boot_crowd,
+    "tftp-loss": boot.tftp_loss,
+    "tftp-missing": boot.tftp_missing,
+    "wrong-mac": link.wrong_mac,
+    "link-slow": link.link_slow,
+    "link-cut": link.link_cut,
+    "card-slow": card.card_slow,
+    "card-readonly": card.card_readonly,
+    "card-small": card.card_small,
+    "card-failing": card.card_failing,
+    "card-pulled": card.card_pulled,
+    "card-corrupt": card.card_corrupt,
+    "image-corrupt": image.image_corrupt,
+    "image-short": image.image_short,
+    "http-down": manager.http_down,
+    "http-stall": manager.http_stall,
+    "tftp-down": manager.tftp_down,
 }
 
 

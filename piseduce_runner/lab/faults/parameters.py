@@ -42,7 +42,7 @@ class Parameter:
             case Kind.SECONDS:
                 return _number(text, where, "a number of seconds", MAX_SECONDS)
             case Kind.PERCENT:
-                return int(_number(text, where, "a whole number", 100, whole=True))
+                return int(_number(text, where, "a whole number", 100, least=1, whole=True))
             case Kind.BYTES:
                 return 0 if text == "0" else parse_amount(text, f"{fault} {self.name}")
             case Kind.BITS:
@@ -52,11 +52,13 @@ class Parameter:
         return text
 
 
-def _number(text: str, where: str, what: str, most: float, whole: bool = False) -> float:
+def _number(
+    text: str, where: str, what: str, most: float, least: float = 0, whole: bool = False
+) -> float:
     try:
         number = int(text) if whole else float(text)
     except ValueError as error:
         raise UserError(f"{where}: {what} is expected") from error
-    if not 0 <= number <= most:  # also says no to nan
-        raise UserError(f"{where}: {what} from 0 to {most} is expected")
+    if not least <= number <= most:  # also says no to nan
+        raise UserError(f"{where}: {what} from {least} to {most} is expected")
     return number

@@ -95,6 +95,83 @@ _ALL = (
     Fault("reboot-ignored", Target.NODE, "the node says that it reboots, and does not"),
     Fault("reboot-hang", Target.NODE, "a reboot ends in a dead board, until a power cycle"),
     Fault("old-system", Target.NODE, "the board boots its card, whatever cmdline.txt says"),
+    # The way to a system
+    Fault(
+        "boot-crowd",
+        Target.SWITCH,
+        "boards that start after others, at nearly the same time, hang in network boot",
+        (
+            Parameter("most", Kind.COUNT, None, "boards that may start together"),
+            Parameter("seconds", Kind.SECONDS, 2.0, "starts within this time are together"),
+        ),
+    ),
+    Fault(
+        "tftp-loss",
+        Target.NODE,
+        "TFTP datagrams are lost, both ways",
+        (Parameter("percent", Kind.PERCENT, None, "share of the datagrams, one by one"),),
+    ),
+    Fault("tftp-missing", Target.NODE, "TFTP has no file for the node"),
+    Fault("wrong-mac", Target.NODE, "the board has another MAC address"),
+    Fault(
+        "link-slow",
+        Target.NODE,
+        "the cable is slow, both ways",
+        (Parameter("rate", Kind.BITS, None, "most bits/s"),),
+    ),
+    Fault("link-cut", Target.NODE, "the cable is pulled"),
+    # The card
+    Fault(
+        "card-slow",
+        Target.NODE,
+        "the card takes bytes slowly",
+        (Parameter("rate", Kind.BYTES, None, "most bytes/s"),),
+    ),
+    Fault("card-readonly", Target.NODE, "the card's lock is on"),
+    Fault(
+        "card-small",
+        Target.NODE,
+        "the card has less room than it should",
+        (Parameter("size", Kind.BYTES, None, "its bytes"),),
+    ),
+    Fault(
+        "card-failing",
+        Target.NODE,
+        "writes to the card are I/O errors",
+        (Parameter("after", Kind.BYTES, 0, "once about so many more bytes are written"),),
+    ),
+    Fault("card-pulled", Target.NODE, "the card is not in its slot"),
+    Fault(
+        "card-corrupt",
+        Target.NODE,
+        "a bit of the card flips after it was written",
+        (
+            Parameter("at", Kind.BYTES, 0, "the byte, 0: in the midst of the image's root"),
+            Parameter("times", Kind.COUNT, 1, "so many writes, 0: all"),
+        ),
+    ),
+    # The manager
+    Fault(
+        "image-corrupt",
+        Target.NODE,
+        "a bit of the image flips on its way to the node",
+        (
+            Parameter("at", Kind.BYTES, 0, "the byte of the compressed file, 0: in its midst"),
+            Parameter("times", Kind.COUNT, 0, "so many downloads, 0: all"),
+        ),
+    ),
+    Fault(
+        "image-short",
+        Target.NODE,
+        "the image's download ends early",
+        (
+            Parameter("at", Kind.BYTES, 0, "the bytes that arrive, 0: half of the file"),
+            Parameter("times", Kind.COUNT, 0, "so many downloads, 0: all"),
+        ),
+    ),
+    Fault("http-down", Target.MANAGER, "the image server is stopped"),
+    Fault("http-stall", Target.MANAGER, "the image server accepts, and sends nothing more"),
+    Fault("tftp-down", Target.MANAGER, "TFTP does not answer"),
 )
 
 FAULTS: dict[str, Fault] = {fault.name: fault for fault in _ALL}
