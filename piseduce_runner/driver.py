@@ -93,7 +93,7 @@ class _Node:
 
 
 Observe = Callable[[NodeView], None]
-Look = Callable[[], Iterable[Record]]
+Look = Callable[[], Iterable[Record] | None]
 
 
 class Driver:
@@ -131,6 +131,7 @@ class Driver:
         self._gathering = Gathering(self._settings.gather, self._settings.largest_batch)
         self._next_renewal = 0.0
         self._next_look = 0.0
+        self._expecting = False
         self._detaching = False
         self._runs_started = 0
 
@@ -149,13 +150,14 @@ class Driver:
     def run(self, records: Iterable[Record], look: Look | None = None) -> dict[str, Record]:
         """Drive these nodes, which are ours in the store, until each has ended or was left.
 
-        `look` is asked again and again for more records to drive, which are ours in the store too;
-        with it, the loop ends only by `detach`.
+        `look` is asked again and again for more records to drive, which are ours in the store too,
+        also when nothing is under way, until it gives None: nothing more is to come.
         """
+        self._expecting = look is not None
         for record in records:
             self._add(record)
         try:
-            while self._runs or self._under_way() or (look and not self._detaching):
+            while self._runs or self._under_way() or self._expecting:
                 steps = (self._start_batches, self._open_gates, self._take_events)
                 for step in (*steps, self._end_overdue, lambda: self._look_around(look)):
                     self._guarded(step)
@@ -348,7 +350,7 @@ class Driver:
         self._set(entered)
 
     def _on_detach(self, reason: str) -> None:
-        self._detaching = True
+        self._detaching, self._expecting = True, False
         for run in list(self._runs):
             run.end()
         for record in self._under_way():
@@ -381,7 +383,9 @@ class Driver:
             if name in self._nodes:
                 self._guarded(lambda name=name, who=who: self._cancel(name, who))
         if look is not None and not self._detaching:
-            for record in look():
+            more = look()
+            self._expecting = more is not None
+            for record in more or ():
                 self._add(record)
 
     def _cancel(self, name: str, who: str) -> None:

@@ -47,12 +47,14 @@ class Session:
     settings: DriverSettings = field(default_factory=DriverSettings)
     claim: str = field(default_factory=our_claim)
     runs_started: int = 0
+    detached: bool = False
 
     def drive(self, records: Iterable[Record], look: Look | None = None) -> dict[str, Record]:
         """Drive these nodes until each has ended; SIGINT and SIGTERM leave them to the next driver.
 
-        Gives the records of those that have ended. `look`: see `Driver.run`. Raises `UserError`
-        when the manager's address is not one of this machine's.
+        `detached` says afterwards that they did. Gives the records of those that have ended.
+        `look`: see `Driver.run`. Raises `UserError` when the manager's address is not one of this
+        machine's.
         """
         remove_stale_run_folders()
         events: queue.SimpleQueue[RunEvent] = queue.SimpleQueue()
@@ -68,7 +70,7 @@ class Session:
             settings=self.settings,
         )
         before = {
-            number: signal.signal(number, lambda number, _: _detach(driver, number))
+            number: signal.signal(number, lambda number, _: self._detach(driver, number))
             for number in (signal.SIGINT, signal.SIGTERM)
         }
         try:
@@ -79,6 +81,10 @@ class Session:
             progress.close()
             self.runs_started += driver.runs_started
 
+    def _detach(self, driver: Driver, number: int) -> None:
+        self.detached = True
+        driver.detach(f"left by {signal.Signals(number).name}")
+
     def _listen(self, events: "queue.SimpleQueue[RunEvent]") -> ProgressListener:
         try:
             return ProgressListener(self.site.manager_address, self.site.nodes, events.put)
@@ -87,7 +93,3 @@ class Session:
                 f"piseduce_manager_address {self.site.manager_address} is no address of this"
                 f" machine ({error.strerror}); run on the manager"
             ) from error
-
-
-def _detach(driver: Driver, number: int) -> None:
-    driver.detach(f"left by {signal.Signals(number).name}")

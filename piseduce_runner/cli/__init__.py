@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from piseduce_runner.cli.agent import agent
 from piseduce_runner.cli.context import Context
 from piseduce_runner.cli.deploying import deploy
 from piseduce_runner.cli.doctoring import doctor
@@ -14,6 +15,7 @@ from piseduce_runner.cli.env import env
 from piseduce_runner.cli.looking import history, log, processes, status
 from piseduce_runner.cli.reconfiguring import boot_test, bootfiles, destroy, reboot, redeploy
 from piseduce_runner.cli.reserving import cancel, configure, extend, reservations, reserve
+from piseduce_runner.cli.watching import watch
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab.commands import lab
 from piseduce_runner.store import StoreFailed
@@ -54,8 +56,8 @@ def main(ctx: click.Context, site: Path | None, as_json: bool) -> None:
 
 for command in (
     *(deploy, redeploy, reboot, destroy, bootfiles, boot_test),
-    *(reserve, configure, extend, cancel, reservations),
-    *(status, history, log, processes),
+    *(reserve, configure, extend, cancel, reservations, agent),
+    *(status, watch, history, log, processes),
     *(env, doctor, lab),
 ):
     main.add_command(command)

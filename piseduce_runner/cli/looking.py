@@ -54,6 +54,8 @@ def log(context: Context, node: str, all_states: bool) -> None:
     with existing_store(site) as store:
         transitions = store.transitions(node) if store else []
         held = store.last_deployments([node]) if store else []
+    if not transitions and held and held[0].reason:
+        raise UserError(f"{node} has no log, for nothing was begun: {held[0].reason}")
     if not transitions:
         raise UserError(f"{node} has no log: nothing was ever deployed on it")
     journal.log(context.json, journal.choose_transition(transitions, held[0]), all_states)
