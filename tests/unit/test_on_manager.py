@@ -103,10 +103,13 @@ def waiting(tmp_path):
         batch = Batch(
             tuple(State(i, name, Phase.NFS, timeout=600) for i, name in enumerate(tasks)),
             {"a": local, "b": local},
+            {"a": {0: 600.0, 1: 600.0}, "b": {0: 600.0, 1: 600.0}},
             {node: tmp_path / f"{node}.log" for node in "ab"},
         )
         events = queue.SimpleQueue()
         run = AnsibleRunner(tmp_path / "hosts.yml", [tmp_path / "roles"]).start(batch, events.put)
+        for node in "ab":
+            run.enter(node, 0)
         assert events.get(timeout=60) == StateProven(run, "a", 0)
         while not (found := find_processes(run._id, str(run._folder), "PISEDUCE_NODE=b")):
             pass
@@ -119,7 +122,7 @@ def test_a_node_whose_module_hangs_on_the_manager_is_ended_alone(waiting, tmp_pa
     run, hanging, events = waiting
     assert run.end_node("b") == "in task: Wait for a system that never answers"
     assert all(is_gone(pid) for pid in hanging)
-    run.go_on("a", 0)
+    run.enter("a", 1)
     assert events.get(timeout=60) == StateProven(run, "a", 1)
     assert isinstance(events.get(timeout=60), RunEnded)
     assert "wait_for_system was ended at its deadline" in (tmp_path / "b.log").read_text()

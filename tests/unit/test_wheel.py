@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sites import write_site
 
 ROOT = Path(__file__).parents[2]
 CONTENT = ("playbooks", "roles", "library", "module_utils", "action_plugins", "filter_plugins")
@@ -50,7 +51,7 @@ def test_every_file_of_the_ansible_content_is_in_it(installed):
 
 
 def test_it_reads_its_own_table_and_roles_from_another_folder(installed, tmp_path):
-    (tmp_path / "site" / "inventory").mkdir(parents=True)
+    write_site(tmp_path / "site")
     done = run(installed, tmp_path, "--site", "site", "processes", "deploy")
     assert done.returncode == 0, done.stderr
     assert "env_copy" in done.stdout
