@@ -10,7 +10,7 @@ from pathlib import Path
 SECTOR = 512
 MIB = 1 << 20
 DISK_ID = "0x5eed0001"
-BOOT_START, BOOT_SECTORS = 8192, 24576
+BOOT_START, BOOT_SECTORS = 8192, 8192
 ROOT_START = BOOT_START + BOOT_SECTORS
 
 FSTAB = "PARTUUID=5eed0001-01 /boot/firmware vfat defaults 0 2\nPARTUUID=5eed0001-02 / ext4 x 0 1\n"
@@ -35,10 +35,11 @@ class Recipe:
     boot: Mapping[str, str] = None
     mke2fs: tuple[str, ...] = ("-t", "ext4", "-b", "4096")
     fat_bits: int = 16
+    per_cluster: int = 1  # sectors
     boot_start: int = BOOT_START
     boot_sectors: int = BOOT_SECTORS
     root_start: int = ROOT_START
-    root_sectors: int = 24 * MIB // SECTOR
+    root_sectors: int = 16 * MIB // SECTOR
     behind: int = 0  # sectors behind the last partition
     table: str = (
         "label: dos\nlabel-id: {disk_id}\nstart={boot_start}, size={boot_sectors}, type=c\n"
@@ -50,7 +51,9 @@ class Recipe:
         return self.root_start + self.root_sectors + self.behind
 
 
-SMALL = Recipe(fat_bits=12, boot_sectors=7600, root_start=16384, root_sectors=8 * MIB // SECTOR)
+SMALL = Recipe(
+    fat_bits=12, per_cluster=4, boot_sectors=7600, root_start=16384, root_sectors=8 * MIB // SECTOR
+)
 """As quick to pack and unpack as an image can be that has it all."""
 
 
@@ -97,7 +100,7 @@ def make_fat(image: Path, files: Path, recipe: Recipe) -> None:
             "-F",
             recipe.fat_bits,
             "-s",
-            4 if recipe.fat_bits == 12 else 1,
+            recipe.per_cluster,
             f"--offset={recipe.boot_start}",
         ),
         *("-h", recipe.boot_start, image, recipe.boot_sectors // 2),

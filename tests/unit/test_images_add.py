@@ -136,7 +136,7 @@ def only_a_file_system(place: Path) -> None:
 
 
 def gpt(place: Path) -> None:
-    table = "label: gpt\nstart=8192, size=24576\nstart=32768, size=40960\n"
+    table = "label: gpt\nstart=8192, size=8192\nstart=16384, size=32768\n"
     disk_images.partition(place, Recipe(table=table, behind=64))
 
 
@@ -169,22 +169,22 @@ def root_first(place: Path) -> None:
 
 
 def third_behind(place: Path) -> None:
-    table = Recipe.table + "start=81920, size=2048, type=83\n"
+    table = Recipe.table + "start=49152, size=2048, type=83\n"
     disk_images.make(place, table=table, behind=2048)
 
 
 def two_roots(place: Path) -> None:
-    table = Recipe.table + "start=81920, size=49152, type=83\n"
-    disk_images.make(place, table=table, behind=49152)
+    table = Recipe.table + "start=49152, size=32768, type=83\n"
+    disk_images.make(place, table=table, behind=32768)
     with place.open("r+b") as file:
         file.seek(disk_images.ROOT_START * SECTOR)
-        content = file.read(49152 * SECTOR)
-        file.seek(81920 * SECTOR)
+        content = file.read(32768 * SECTOR)
+        file.seek(49152 * SECTOR)
         file.write(content)
 
 
 def truncated(place: Path) -> None:
-    os.truncate(disk_images.make(place), 39 * MIB)
+    os.truncate(disk_images.make(place), 20 * MIB)
 
 
 def odd_end(place: Path) -> None:
@@ -221,8 +221,8 @@ def larger_than_its_partition(place: Path) -> None:
         (root_first, "boots from partition 2 and has its root in 1; only 1 and 2 can be deployed"),
         (third_behind, "partition 3 lies behind the root partition, which could not grow"),
         (two_roots, "cannot tell which is the root partition: 2, 3 hold ext4 file systems"),
-        (truncated, "truncated: its partitions end at 41943040 bytes, the image has only 40894464"),
-        (odd_end, "truncated: 41943140 bytes are no whole number of sectors"),
+        (truncated, "truncated: its partitions end at 25165824 bytes, the image has only 20971520"),
+        (odd_end, "truncated: 25165924 bytes are no whole number of sectors"),
         (overlapping, "its partitions overlap"),
         (larger_than_its_partition, "its root file system is larger than its partition"),
     ],

@@ -13,6 +13,10 @@ from disk_images import MIB, SECTOR, Recipe, call
 
 from piseduce_runner.errors import UserError
 from piseduce_runner.images.add import Wishes, add_environment
+from piseduce_runner.images.fat import read_fat, used_of_fat
+from piseduce_runner.images.partition_table import read_table
+from piseduce_runner.images.steps import SILENT
+from piseduce_runner.images.unpack import raw_image
 from piseduce_runner.paths import ansible_dir
 
 ansible.module_utils.__path__.append(str(ansible_dir() / "module_utils"))
@@ -81,13 +85,18 @@ def check_file_systems(card: Path, recipe: Recipe) -> None:
 OLD = ("-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^64bit,^flex_bg,uninit_bg")
 RECIPES = {
     "as Raspberry Pi OS": Recipe(fat_bits=32, boot_sectors=71680, root_start=81920),
-    "FAT16, as Ubuntu": Recipe(mke2fs=("-t", "ext4", "-b", "4096", "-O", "64bit,metadata_csum")),
+    "FAT16 with large clusters": Recipe(
+        per_cluster=8,
+        boot_sectors=40960,
+        root_start=49152,
+        mke2fs=("-t", "ext4", "-b", "4096", "-O", "64bit,metadata_csum"),
+    ),
     "blocks of 2 KiB, groups together": Recipe(
         mke2fs=("-t", "ext4", "-b", "2048", "-O", "meta_bg,^resize_inode")
     ),
     "ext2": Recipe(mke2fs=("-t", "ext2", "-b", "1024")),
-    "partitions that begin anywhere": Recipe(boot_start=63, root_start=24639),
-    "FAT12, ext4 of 1 KiB": Recipe(fat_bits=12, boot_sectors=7600, mke2fs=OLD),
+    "partitions that begin anywhere": Recipe(boot_start=63, root_start=8255),
+    "FAT12, ext4 of 1 KiB": Recipe(fat_bits=12, per_cluster=4, boot_sectors=7600, mke2fs=OLD),
 }
 
 
@@ -143,20 +152,47 @@ def test_a_file_system_that_was_not_unmounted_is_mapped_whole(
     assert "not cleanly unmounted" in added.notes[0]
 
 
+def used_of_boot(image: Path) -> tuple:
+    """The first partition, its FAT, and (first, behind) of what is in use in it."""
+    with raw_image(image, image.parent, SILENT) as opened:
+        part = read_table(opened).partitions[0]
+        fat = read_fat(opened, part)
+        return part, fat, list(used_of_fat(opened, part, fat))
+
+
+def test_a_full_boot_partition_is_mapped_to_its_last_cluster(tmp_path: Path) -> None:
+    image = disk_images.make(tmp_path / "disk.img")
+    part, fat, _ = used_of_boot(image)
+    end = part.first_byte + fat.clusters_at + fat.clusters * fat.cluster_bytes
+    filling = tmp_path / "filling"
+    filling.write_bytes(b"x" * (fat.clusters * fat.cluster_bytes))
+    call("mdel", "-i", f"{image}@@{part.first_byte}", "::*")
+    call("mcopy", "-i", f"{image}@@{part.first_byte}", filling, "::")
+    assert used_of_boot(image)[2][-1][1] == end
+
+
+def test_an_ext4_is_mapped_to_its_last_block(tmp_path: Path) -> None:
+    image = disk_images.make(tmp_path / "disk.img")
+    last = Recipe().root_sectors // 8 - 1
+    place = f"{image}?offset={disk_images.ROOT_START * SECTOR}"
+    call("debugfs", "-w", "-R", f"setb {last}", place)
+    assert block_map(add(image)).ranges[-1].end == image.stat().st_size
+
+
 def test_a_third_partition_of_unknown_content_is_mapped_whole_and_gaps_where_they_hold_something(
     tmp_path: Path,
 ) -> None:
-    table = Recipe.table + "start=40960, size=8192, type=da\n"
-    recipe = Recipe(table=table, root_start=57344)
+    table = Recipe.table + "start=16384, size=8192, type=da\n"
+    recipe = Recipe(table=table, root_start=32768)
     image = disk_images.make(tmp_path / "disk.img", recipe)
     with image.open("r+b") as file:  # between the third and the second
-        file.seek(50000 * SECTOR)
+        file.seek(26000 * SECTOR)
         file.write(b"something")
     ranges = block_map(add(image)).ranges
     covered = {block for r in ranges for block in range(r.start // 4096, -(-r.end // 4096))}
-    assert set(range(40960 // 8, (40960 + 8192) // 8)) <= covered
-    assert 50000 // 8 in covered
-    assert 54400 // 8 not in covered
+    assert set(range(16384 // 8, (16384 + 8192) // 8)) <= covered
+    assert 26000 // 8 in covered
+    assert 30000 // 8 not in covered
     assert set(range(disk_images.BOOT_START // 8)) <= covered
 
 
