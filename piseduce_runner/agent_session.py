@@ -40,15 +40,21 @@ class AgentSession:
         store = Store.open(site.database)
         try:
             with self._signals():
+                self._announce(f"the agent works on {site.folder}")
                 while not self._stop.is_set():
                     self._work(site, store)
                     if self._stop.is_set() or not self._reread.is_set():
                         break
                     site = self._read_again(site)
+                self._announce("the agent has stopped")
         finally:
             store.close()
         lost = {name for name, record in self.ended.items() if record.status not in _WELL}
         return not (lost | self.failed) and not (self.once and self._stop.is_set())
+
+    def _announce(self, words: str) -> None:
+        if not self.once:
+            self.say(words)
 
     def _work(self, site: Site, store: Store) -> None:
         session = Session(site, store)

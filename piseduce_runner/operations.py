@@ -51,7 +51,7 @@ class Operations:
             records = []
             for name in names:
                 deployment = held.get(name)
-                if deployment is not None and deployment.status is Status.DEPLOYED and not replace:
+                if deployment is not None and _carries_system(deployment) and not replace:
                     raise UserError(
                         f"{deployment.environment} is deployed on {name}, for {deployment.owner};"
                         " --replace deploys over it"
@@ -260,8 +260,13 @@ def take_over(
 
 def _needed(held: dict[str, Deployment], name: str, what: str) -> Deployment:
     if name not in held:
-        raise UserError(f"{name} is free: there is nothing on it to {what}")
+        raise UserError(f"{name}: there is nothing on it to {what}")
     return held[name]
+
+
+def _carries_system(deployment: Deployment) -> bool:
+    """Whether somebody's system is on the node's card, be it that it does not answer now."""
+    return deployment.status is Status.DEPLOYED or deployment.process in ("reboot", "bootfiles")
 
 
 def _without(options: dict, *names: str) -> dict:

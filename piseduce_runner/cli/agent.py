@@ -28,11 +28,7 @@ def agent(context: Context, once: bool) -> None:
     site_processes(site)  # a wrong table is told now
     with hold_agent_lock(site.agent_lock):
         session = AgentSession(context.site, _say, once)
-        if not once:
-            _say(f"the agent works on {site.folder}")
         well = session.run(site)
-        if not once:
-            _say("the agent has stopped")
         if once or context.json:
             _show(context, session.ended.keys() | session.failed, site)
     sys.exit(0 if well or not once else 1)
