@@ -22,7 +22,8 @@ from enum import Enum
 
 from piseduce_runner.processes import Ends, Phase, Power, Process, State
 
-# A driver that dies each time a node is in the same state is a defect; somebody has to look.
+# A driver that dies each time a node is in the same state is a defect; somebody has to look. It is
+# counted by state: one that reboots leads back to others, which may go well in between.
 MOST_INTERRUPTIONS = 5
 
 
@@ -55,7 +56,8 @@ class Record:
     state the node is in only the restart is left. `failures` and `entries` count, by position,
     failed tries since the last power cycle, and how often the state was entered at all. `cycled`
     are the positions for which the node was power-cycled; `booting` is that of the state that gave
-    it power, until the state after it is proven.
+    it power, until the state after it is proven. `interruptions` count, by position, the drivers
+    that died.
     """
 
     node: str
@@ -71,7 +73,7 @@ class Record:
     entries: Mapping[int, int] = field(default_factory=dict)
     cycled: frozenset[int] = frozenset()
     booting: int | None = None
-    interruptions: int = 0
+    interruptions: Mapping[int, int] = field(default_factory=dict)
     reason: str = ""
 
     @property
@@ -248,7 +250,7 @@ def resume(record: Record) -> Record:
     """
     if record.status not in (Status.LOST, Status.CANCELLED):
         raise ImpossibleEvent(f"{record} cannot be resumed")
-    record = replace(record, status=Status.IN_PROGRESS, reason="", interruptions=0, failures={})
+    record = replace(record, status=Status.IN_PROGRESS, reason="", interruptions={}, failures={})
     return _power_cycle(record) if can_power_cycle(record) else _leave(record, record.plan)
 
 
@@ -260,9 +262,10 @@ def interrupted(record: Record) -> Record:
     """
     if record.status is not Status.IN_PROGRESS or record.entered is None:
         return record
-    record = replace(record, interruptions=record.interruptions + 1)
-    if record.interruptions > MOST_INTERRUPTIONS:
-        reason = f"{record.state.name}: interrupted {record.interruptions} times"
+    position = record.state.position
+    record = replace(record, interruptions=_counted(record.interruptions, position))
+    if record.interruptions[position] > MOST_INTERRUPTIONS:
+        reason = f"{record.state.name}: interrupted {record.interruptions[position]} times"
         return _end(record, Status.LOST, reason)
     if record.state.reboots and can_power_cycle(record):
         return _power_cycle(record)
@@ -279,22 +282,29 @@ def _enter(record: Record, event: Entered, now: float) -> Record:
         for state in states[:position]
         if applies(state, record.conditions) and state.position not in record.proven
     ]
+    if record.state.power is Power.ON and position in record.proven:
+        missing.append("its power cut")
     if missing:
         raise ImpossibleEvent(f"{record.state.name} needs {', '.join(missing)} on {record.node}")
-    first = _stage_start(record)
-    undone = {
-        state.position
-        for state in states[max(position + 1, first) :]
-        if not state.durable or (record.state.durable and position >= first)
-    }
     return replace(
         record,
         entered=now,
         timeout=event.timeout,
         settled=False,
-        proven=record.proven - undone - {position},
+        proven=record.proven - _undone(record),
         entries=_counted(record.entries, position),
     )
+
+
+def _undone(record: Record) -> set[int]:
+    """The positions whose proofs the node's state undoes when it begins."""
+    state, first = record.state, _stage_start(record)
+    if state.power is not None and state.position < first:
+        # Only the power is cycled: what the earlier stages have done stays done.
+        power = {p for p in _power_states(record) if p >= state.position}
+        return power | {s.position for s in record.process.states[first:] if not s.durable}
+    later = record.process.states[state.position + 1 :]
+    return {state.position} | {s.position for s in later if state.durable or not s.durable}
 
 
 def _prove(record: Record) -> Record:
@@ -303,7 +313,6 @@ def _prove(record: Record) -> Record:
         record,
         proven=record.proven | {state.position},
         booting=state.position if state.power is Power.ON else None,
-        interruptions=0,
         reason="",
     )
     return _arrive(_leave(record, record.plan[1:]))
@@ -331,32 +340,46 @@ def _again(record: Record) -> tuple[int, ...]:
     state = record.state
     if state.again_from is None:
         return record.plan
-    between = record.process.states[state.again_from : state.position]
-    back = tuple(one.position for one in between if applies(one, record.conditions))
-    return back + record.plan
+    start, power = state.again_from, _power_states(record)
+    if state.position < _stage_start(record):
+        # Only the power is cycled; what lies before and between has done its work.
+        return power + tuple(p for p in record.plan if p not in power)
+    if power and power[0] < start <= power[1] < state.position:
+        start = power[0]  # power is given only after it was seen off
+    return _way(record, start, through=state.position)
 
 
 def _power_cycle(record: Record) -> Record:
     """The plan from a power cycle on, back to the state that the node was in.
 
-    From the beginning of the stage; durable states whose proof stands are passed over. Where the
-    stage itself does not switch the power, the process's own power states come first.
+    From the beginning of the stage. Where that does not switch the power, the process's own power
+    states come first.
     """
     position = record.state.position
     if record.settled:
         record = replace(record, proven=record.proven | {position})
-    first = _stage_start(record)
-    left = tuple(
-        state.position
-        for state in record.process.states[first:]
-        if applies(state, record.conditions)
-        and not (state.durable and state.position in record.proven)
-    )
+    left = _way(record, _stage_start(record))
     off, on = _power_states(record)
     if off not in left or on not in left:
         left = (off, on, *(p for p in left if p not in (off, on)))
     cycled = record.cycled | {position}
     return _leave(replace(record, cycled=cycled, failures={}, booting=None), left)
+
+
+def _way(record: Record, start: int, through: int = -1) -> tuple[int, ...]:
+    """The positions from `start` on that the node has to go through.
+
+    Durable states whose proof stands are passed over, but for those up to `through`. It stands no
+    more once an earlier durable state is entered again.
+    """
+    way: list[int] = []
+    undone = False
+    for state in record.process.states[start:]:
+        stands = state.durable and state.position in record.proven and not undone
+        if applies(state, record.conditions) and not (stands and state.position > through):
+            way.append(state.position)
+            undone = undone or state.durable
+    return tuple(way)
 
 
 def _stage_start(record: Record) -> int:

@@ -91,11 +91,16 @@ class _TableReader:
                 fields["only_if"],
                 f"unknown condition {only_if!r} of state {name}; known: {', '.join(CONDITIONS)}",
             )
+        durable = "durable" in fields and self._boolean(fields["durable"])
+        if durable and "power" in fields:
+            self._fail(
+                fields["durable"], f"{name} is durable and has power, which a power cycle undoes"
+            )
         state = State(
             position=len(earlier),
             name=name,
             phase=phase,
-            durable="durable" in fields and self._boolean(fields["durable"]),
+            durable=durable,
             reboots="reboots" in fields and self._boolean(fields["reboots"]),
             power=self._power(fields["power"], name, earlier) if "power" in fields else None,
             only_if=only_if,
@@ -130,6 +135,9 @@ class _TableReader:
             self._fail(node, f"{what}, which is no earlier state of its phase")
         if len(found) > 1:
             self._fail(node, f"{what}, which is ambiguous: its phase has that state twice before")
+        restarts = [s for s in earlier[found[0].position :] if s.reboots]
+        if restarts:
+            self._fail(node, f"{what}, but since then {restarts[0].name} has restarted the node")
         if found[0].only_if not in (None, state.only_if):
             self._fail(node, f"{what}, which is passed over unless {found[0].only_if} is asked for")
         return found[0].position

@@ -24,7 +24,7 @@ def to_values(record: Record) -> dict[str, Any]:
         "entries": [list(pair) for pair in sorted(record.entries.items())],
         "cycled": sorted(record.cycled),
         "booting": record.booting,
-        "interruptions": record.interruptions,
+        "interruptions": [list(pair) for pair in sorted(record.interruptions.items())],
     }
 
 
@@ -56,7 +56,7 @@ def from_values(
         entries=dict(values["entries"]),
         cycled=frozenset(values["cycled"]),
         booting=values["booting"],
-        interruptions=values["interruptions"],
+        interruptions=dict(values["interruptions"]),
         reason=reason,
     )
 

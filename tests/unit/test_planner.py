@@ -244,3 +244,29 @@ def test_a_place_in_a_power_window_is_held_until_the_boot_is_proven():
     assert planner.holds_place(record, ON)
     assert planner.holds_place(enter(record), ON)
     assert not planner.holds_place(prove(record), ON)
+
+
+def test_a_try_that_gives_power_again_cuts_it_first():
+    states = list(DEPLOY.states)
+    states[3] = replace(states[3], again_from=ON)
+    record = fail(at(3, table=process(*states)))
+    assert left(record)[:3] == ["turn_off", "turn_on", "ssh_test"]
+
+
+@pytest.mark.parametrize("position", [OFF, ON])
+def test_to_switch_again_in_a_power_cycle_of_the_own_system_leaves_its_boot_files(position):
+    states = list(DEPLOY.states)
+    states[position] = replace(states[position], retries=1, again_from=0)
+    record = planner.resume(fail(at(USER_CONF, table=process(*states))))
+    while record.state.position != position:
+        record = prove(record)
+    assert left(fail(record)) == ["turn_off", "turn_on", "ssh_test", "user_conf"]
+    while record.status is Status.IN_PROGRESS:
+        record = prove(record)
+    assert record.status is Status.DEPLOYED
+
+
+def test_power_is_not_given_again_before_it_was_cut():
+    record = replace(at(3), plan=(ON,))
+    with pytest.raises(ImpossibleEvent, match="turn_on needs its power cut"):
+        enter(record)

@@ -177,6 +177,12 @@ def test_a_board_that_never_boots_is_lost_within_a_quarter_of_an_hour(ours):
         (states(COPY, COPY, f"{CHECK}, again_from: env_copy"), 7, "ambiguous"),
         (two_phases("state: env_copy", "state: env_check, again_from: env_copy"), 6, "no earlier"),
         (states(f"{COPY}, only_if: erase", f"{CHECK}, again_from: env_copy"), 6, "passed over"),
+        (
+            states(f"{COPY}, reboots: true", f"{CHECK}, again_from: env_copy"),
+            6,
+            "since then env_copy has restarted the node",
+        ),
+        (states(f"{OFF}, durable: true"), 5, "turn_off is durable and has power"),
         (states(f"{COPY}, power: up"), 5, "unknown power 'up'; known: off, on"),
         (states(ON, OFF), 5, "no state before it has power off"),
         (states(OFF, OFF), 6, "turn_off has power off, and so has turn_off before"),
