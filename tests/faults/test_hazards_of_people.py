@@ -6,8 +6,11 @@ import pytest
 from bench import ADMIN, ALICE, BOB, POSITION
 from simulated import HANG
 
+from piseduce_runner.cancelling import Cancelling
+from piseduce_runner.durations import parse_duration
 from piseduce_runner.errors import UserError
 from piseduce_runner.planner import Status
+from piseduce_runner.reservations import Booking
 from piseduce_runner.store import NodeReserved
 
 HOUR = 3600.0
@@ -32,6 +35,16 @@ def test_hazard_21_nobody_touches_anothers_node_whatever_it_is_doing(bench, what
     }
     with pytest.raises(UserError, match=r"node-1 is (alice's|under way)"):
         asks.get(what, lambda: getattr(one.asks(BOB), what)(["node-1"]))()
+    assert everything(one.store) == before
+
+
+def test_hazard_21_nobody_stops_anothers_deployment(bench):
+    one = bench()
+    one.begin("node-1", person=ALICE)
+    before = everything(one.store)
+    cancelling = Cancelling(one.store, one.find_process, "bob's", lambda claim: None)
+    with pytest.raises(UserError, match="node-1 is alice's"):
+        cancelling.ask(["node-1"], BOB, owner="bob", force=False)
     assert everything(one.store) == before
 
 
@@ -69,12 +82,18 @@ def test_hazard_22_the_present_and_the_later_user_of_a_node_do_not_touch_each_ot
     assert (left.owner, left.configuration) == ("bob", {"environment": "other"})
 
 
-def test_hazard_22_nobody_configures_anothers_reservation(bench):
+def test_hazard_22_nobody_configures_extends_or_ends_anothers_reservation(bench):
     one = bench()
     (alices,) = one.store.reserve(["node-1"], "alice", 0.0, 9e9, 1.0, {"environment": "hers"})
-    with pytest.raises(NodeReserved):
-        one.store.configure(alices.id, "bob", {"environment": "his"}, 2.0)
-    assert one.store.reservation(alices.id).configuration == {"environment": "hers"}
+    bobs = Booking(one.store, BOB, "bob")
+    for touch in (
+        lambda: bobs.configure(one.request("node-1")),
+        lambda: bobs.extend(["node-1"], HOUR),
+        lambda: bobs.end(["node-1"]),
+    ):
+        with pytest.raises(UserError, match="alice"):
+            touch()
+    assert one.store.reservations() == [alices]
 
 
 START, END = 10 * HOUR, 20 * HOUR
@@ -109,6 +128,20 @@ def test_hazard_23_fewer_nodes_than_asked_for_are_none(bench):
     with pytest.raises(NodeReserved):
         store.reserve(["node-1", "node-2"], "bob", START, END, 1.0)
     assert [held.owner for held in store.reservations()] == ["alice"]
+
+
+def test_hazard_23_any_so_many_nodes_are_so_many_or_none(bench):
+    store, now = bench().store, time.time()
+    store.reserve(["node-2"], "alice", now, now + HOUR, now)
+    with pytest.raises(UserError, match="2 nodes are asked for, but 1 of 2 are free"):
+        Booking(store, BOB, "bob").reserve_any(["node-1", "node-2"], 2, now, now + HOUR)
+    assert [held.owner for held in store.reservations()] == ["alice"]
+
+
+@pytest.mark.parametrize("text", ["367d", "99999d", "0h", "-1h", "h"])
+def test_hazard_23_a_duration_has_an_end_in_sight(text):
+    with pytest.raises(UserError, match="duration"):
+        parse_duration(text)
 
 
 def test_hazard_23_a_reservation_of_the_past_is_refused(bench):

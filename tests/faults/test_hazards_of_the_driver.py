@@ -12,6 +12,7 @@ from poe_bench import V2C, poe_port
 from simulated import FAIL, HANG, HOPELESS
 
 from piseduce_runner import driver
+from piseduce_runner.agent import DESTROY_AGAIN_SECONDS, Agent
 from piseduce_runner.planner import Status
 from piseduce_runner.processes import Power
 from piseduce_runner.runs import StateProven
@@ -140,6 +141,27 @@ def test_hazard_11_a_destruction_that_fails_ends_and_is_not_begun_again_by_itsel
     assert len(one.played(process="destroy")) == 1 + 1 + destroying.retries
     assert one.take_over("node-1") == {}
     assert one.store.reservation_at("node-1", 1e12).owner == "alice"
+
+
+def test_hazard_11_the_agent_does_not_destroy_in_a_loop(bench):
+    """A reservation has ended, and its node cannot be destroyed: somebody has to look."""
+    one = bench()
+    one.drive(one.begin("node-1"))
+    destroying = PROCESSES["destroy"].states[-1]
+    one.runner.script = {("node-1", destroying.position): [FAIL] * 99}
+    (reservation,) = one.store.reservations()
+    one.store.end_reservation(reservation.id, time.time())
+    said, later = [], [0.0]
+    agent = Agent(
+        one.store, one.find_process, lambda one: None, claim="agent", lease=60.0,
+        end_runs_of=lambda claim: None, say=said.append, clock=lambda: time.time() + later[0],
+    )  # fmt: skip
+    assert one.drive(agent.look(), "agent")["node-1"].status is Status.LOST
+    assert [agent.look() for _ in range(5)] == [[]] * 5
+    assert "could not be destroyed" in said[-1]
+    one.runner.script, later[0] = {}, DESTROY_AGAIN_SECONDS + 60
+    assert one.drive(agent.look(), "agent")["node-1"].status is Status.DESTROYED
+    assert one.store.reservations() == []
 
 
 # Power
