@@ -89,7 +89,7 @@ class Agent:
         if not self._has_looked:
             self._release_namesakes()
         stopping, records = self._end_expired()
-        records += self._take_over(besides=stopping)
+        records += self._take_over()
         records += self._deploy_due()
         return None if self._once and not records and not stopping else records
 
@@ -113,7 +113,10 @@ class Agent:
     # what has ended
 
     def _end_expired(self) -> tuple[set[str], list[Record]]:
-        """The nodes whose deployment has yet to stop, and those that begin to be destroyed."""
+        """The nodes whose deployment has yet to stop, and those that begin to be destroyed.
+
+        They come first: what is to be cancelled is not taken over.
+        """
         stopping: set[str] = set()
         records: list[Record] = []
         for reservation in self._store.expired(self._clock()):
@@ -158,12 +161,10 @@ class Agent:
 
     # what was left
 
-    def _take_over(self, besides: set[str]) -> list[Record]:
+    def _take_over(self) -> list[Record]:
         """Go on with what nobody drives any more."""
         records: list[Record] = []
         for held in self._store.interrupted(self._clock()):
-            if held.node in besides:
-                continue
             if held.cancel_asked_by:
                 self._cancelling.is_done(held.node)
                 continue

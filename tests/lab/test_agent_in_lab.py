@@ -76,7 +76,7 @@ def wait_for(store, node, wanted, process=None):
 def test_a_driver_that_is_killed_in_the_copy_leaves_a_node_that_nobody_else_touches(
     lab, store, start
 ):
-    lab.fault("link-slow", INTERRUPTED, rate="30M")
+    lab.fault("link-slow", INTERRUPTED, rate="10M")
     driver = start("deploy", INTERRUPTED, "--env", "debian-12")
     wait_for(store, INTERRUPTED, lambda held: held and held.state == "env_copy", driver)
     refused = run(lab, "deploy", INTERRUPTED, "--env", "debian-12", check=False)
