@@ -18,6 +18,7 @@ import ansible_runner
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
+from piseduce_runner.facts import are_facts
 from piseduce_runner.leftovers import end_run
 from piseduce_runner.processes import State
 from piseduce_runner.run_folder import (
@@ -127,6 +128,8 @@ class AnsibleRun:
             self.end()
         else:
             self._end_commands(node)
+            # A task that was announced a moment ago may not have started its command yet.
+            threading.Timer(_RESPITE_SECONDS, self._end_commands, [node]).start()
         return f"in task: {activity.task}" if activity.task else ""
 
     def end(self) -> None:
@@ -193,6 +196,8 @@ class AnsibleRun:
             facts = (data.get("res") or {}).get("remember")
             if facts and not activity.given_up:
                 self._on_facts(node, activity, task, facts)
+        elif kind == "runner_on_skipped":
+            self._logs[node].write(data, text)
         elif kind in ("runner_on_failed", "runner_on_unreachable"):
             self._logs[node].write(data, text)
             if not data.get("ignore_errors"):
@@ -213,7 +218,7 @@ class AnsibleRun:
             self._report(StateProven(self, node, self.batch.states[proven].position))
 
     def _on_facts(self, node: str, activity: _Activity, task: str, facts: Any) -> None:
-        if _are_facts(facts):
+        if are_facts(facts):
             self._report(Remembered(self, node, self._state_of(activity).position, facts))
         else:
             message = "what it wants remembered is not a dictionary of short words and numbers"
@@ -252,33 +257,6 @@ class AnsibleRun:
 def _by_text(timeouts: dict[int, float]) -> dict[str, int]:
     """Whole seconds by position, as the tasks of the run look them up."""
     return {str(position): int(seconds) for position, seconds in timeouts.items()}
-
-
-# What the states of this project remember, and its form: from a node it may be anything.
-_FACT_FORMS = {
-    "boot_id": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
-    "host_key": re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{60,100}=*"),
-    "power": re.compile(r"on|off"),
-}
-_MOST_FACTS = 20
-
-
-def _are_facts(facts: Any) -> bool:
-    """Whether these can be stored: they come from a node, and go into files and variables."""
-    return (
-        isinstance(facts, dict)
-        and len(facts) <= _MOST_FACTS
-        and all(_is_fact(str(name), value) for name, value in facts.items())
-    )
-
-
-def _is_fact(name: str, value: Any) -> bool:
-    if form := _FACT_FORMS.get(name):
-        return isinstance(value, str) and form.fullmatch(value) is not None
-    is_short_text = isinstance(value, str) and len(value) <= 200 and value.isprintable()
-    return re.fullmatch(r"[a-z][a-z0-9_]{0,40}", name) is not None and (
-        is_short_text or isinstance(value, bool | int)
-    )
 
 
 def run_playbook(playbook: str, inventory: Path, extra_vars: dict[str, Any], log: Path) -> None:

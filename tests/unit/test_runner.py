@@ -149,28 +149,6 @@ def test_what_could_break_out_of_a_line_is_not_remembered(start):
     assert {event.node for event in events if isinstance(event, StateFailed)} == {"a", "b"}
 
 
-@pytest.mark.parametrize(
-    "facts",
-    [
-        {"boot_id": "#jinja2:x"},
-        {"host_key": "ssh-rsa AAAA"},
-        {"power": "maybe"},
-        {"Name": "x"},
-        {"x": ["a", "list"]},
-        {"x": "y" * 201},
-        {f"x{i}": 1 for i in range(21)},
-        ["x"],
-    ],
-)
-def test_facts_of_another_form_are_refused(facts):
-    assert not runner._are_facts(facts)
-
-
-def test_facts_of_the_right_form_are_taken():
-    assert runner._are_facts({"boot_id": "b2f0c9f4-5f0a-4a0e-9c43-0f3b8e6c7a11", "power": "off"})
-    assert runner._are_facts({"own_fact": "short", "count": 3, "is_so": True})
-
-
 def test_an_admins_own_settings_of_ansible_do_not_weaken_a_run(start, monkeypatch, tmp_path):
     monkeypatch.setenv("ANSIBLE_HOST_KEY_CHECKING", "False")
     monkeypatch.setenv("ANSIBLE_LOG_PATH", str(tmp_path / "ansible.log"))
