@@ -91,7 +91,8 @@ class Agent:
         stopping, records = self._end_expired()
         records += self._take_over()
         records += self._deploy_due()
-        return None if self._once and not records and not stopping else records
+        is_done = not records and not stopping and not self._drives_any()
+        return None if self._once and is_done else records
 
     def observe(self, view: NodeView) -> None:
         """Say what becomes of a node: its end, and each try that failed."""
@@ -102,6 +103,10 @@ class Agent:
         self._told.pop(view.node, None)
         reason = f": {view.reason}" if view.reason else ""
         self._say(f"{view.node}: {view.status.value}{reason}")
+
+    def _drives_any(self) -> bool:
+        """Whether something is under way of ours, whose end may make something else due."""
+        return any(held.claim == self._claim for held in self._store.deployments().values())
 
     def _release_namesakes(self) -> None:
         """Give up what a driver of our own name has left: an earlier process of our number."""

@@ -180,6 +180,15 @@ def test_the_next_one_gets_the_node_after_it_was_destroyed(site):
     assert [p for _, p in site.runner.played] == [0, 1, 0, 1]
 
 
+def test_as_long_as_something_of_its_own_is_under_way_more_may_become_due(site):
+    site.reserve("a")
+    agent = site.agent()
+    assert len(agent.look()) == 1
+    assert agent.look() == []
+    site.store.end("a", "agent 1", Status.DEPLOYED, "", site.now, {})
+    assert agent.look() is None
+
+
 def test_a_deployment_that_is_under_way_at_the_end_is_cancelled_first(site):
     """Its driver is the agent itself, which hangs in the deployment's second state."""
     reservation = site.reserve("a")
