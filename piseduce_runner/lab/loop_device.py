@@ -62,13 +62,37 @@ def set_read_only(descriptor: int, on: bool) -> None:
 def set_immutable(file: Path, on: bool) -> None:
     """Lets a file refuse all writes, also a loop device's, which become I/O errors; or not.
 
-    OSError: its file system has no such attribute. See chattr(1).
+    OSError: its file system has no such attribute, or does not look at it once a file is open, as
+    ext4 does. See chattr(1).
     """
-    descriptor = os.open(file, os.O_RDONLY)
     try:
-        flags = struct.unpack("l", fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, struct.pack("l", 0)))[0]
-        wanted = flags | FS_IMMUTABLE_FL if on else flags & ~FS_IMMUTABLE_FL
-        if wanted != flags:
-            fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("l", wanted))
+        descriptor = os.open(file, os.O_RDWR)
+    except PermissionError:  # it is immutable: nobody gets a descriptor to write through
+        descriptor = os.open(file, os.O_RDONLY)
+        on_already = True
+    else:
+        on_already = False
+    try:
+        if on == on_already:
+            return
+        _set_flag(descriptor, on)
+        if on and not _refuses(descriptor):
+            _set_flag(descriptor, False)
+            raise OSError(errno.ENOTSUP, "this file system goes on writing to it", str(file))
     finally:
         os.close(descriptor)
+
+
+def _set_flag(descriptor: int, on: bool) -> None:
+    flags = struct.unpack("l", fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, struct.pack("l", 0)))[0]
+    wanted = flags | FS_IMMUTABLE_FL if on else flags & ~FS_IMMUTABLE_FL
+    fcntl.ioctl(descriptor, FS_IOC_SETFLAGS, struct.pack("l", wanted))
+
+
+def _refuses(descriptor: int) -> bool:
+    """Whether even a write of no bytes is refused."""
+    try:
+        os.pwrite(descriptor, b"", 0)
+    except PermissionError:
+        return True
+    return False

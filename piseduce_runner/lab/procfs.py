@@ -73,9 +73,11 @@ def is_zombie(pid: int) -> bool:
     return _state(pid) in "ZX"
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a process stands still by a signal, or has ended."""
-    return _state(pid) in "TtZX"
+def may_run(pid: int) -> bool:
+    """Whether a process is neither stopped by a signal, nor bound to be (D: after its I/O), nor
+    has it ended.
+    """
+    return _state(pid) not in "TtDZX"
 
 
 def name_of(pid: int) -> str:

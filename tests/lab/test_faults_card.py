@@ -34,7 +34,7 @@ def lab(module_lab: SimulatedLab) -> Iterator[SimulatedLab]:
 
 def write(lab: SimulatedLab, place: int = PLACE, text: str = "written", check: bool = True):
     """Writes a text to the card, down to the device; the completed command."""
-    options = f"of=/dev/mmcblk0 bs=1 seek={place} conv=notrunc,fsync status=none"
+    options = f"of=/dev/mmcblk0 bs=64 seek={place} oflag=seek_bytes conv=fsync status=none"
     return lab.ssh(NODE, f"printf {text} | dd {options}", check=check)
 
 

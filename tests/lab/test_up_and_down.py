@@ -50,7 +50,7 @@ def supervisor_of(lab: SimulatedLab) -> int:
     return pid
 
 
-def wait_until(condition, timeout: float = 30) -> None:
+def wait_until(condition, timeout: float = 60) -> None:
     limit = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < limit, "it does not become true"

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from piseduce_runner.errors import UserError
 from piseduce_runner.lab.card import Card
 from piseduce_runner.lab.card_rate import CardRate, lift_limit
 from piseduce_runner.lab.faults.bad_cell import BadCell, place_in_image
-from piseduce_runner.lab.faults.parts import Parts
+from piseduce_runner.lab.faults.parts import Parts, beside
 from piseduce_runner.lab.loop_device import (
     set_direct_io,
     set_immutable,
@@ -38,8 +38,8 @@ async def card_slow(parts: Parts, node: str, given: Mapping[str, Any]) -> AsyncI
     rate = CardRate(parts.folder)
     rate.enter()
     rate.enter_others(parts.boards[node].processes())
-    rate.limit(card, given["rate"])
     try:
+        rate.limit(card, given["rate"])
         yield
     finally:
         if parts.settings.card_rate:
@@ -77,9 +77,9 @@ async def card_small(parts: Parts, node: str, given: Mapping[str, Any]) -> Async
             f"card-small size={size}: whole sectors of {SECTOR} bytes, "
             f"and fewer than the card has ({card.file.stat().st_size})"
         )
-    card.limit = size
-    await asyncio.to_thread(_show_window, card)
     try:
+        card.limit = size
+        await asyncio.to_thread(_show_window, card)
         yield
     finally:
         card.limit = 0
@@ -90,11 +90,11 @@ async def card_small(parts: Parts, node: str, given: Mapping[str, Any]) -> Async
 async def card_pulled(parts: Parts, node: str, given: Mapping[str, Any]) -> AsyncIterator[None]:
     """The device has no bytes any more, what is mounted gets I/O errors, the next boot no card."""
     card, defects = _card(parts, node), parts.boards[node].defects
-    defects.card_pulled = card.gone = True
-    await asyncio.to_thread(_show_window, card)
-    # The partitions that the kernel knows would be written behind the end of the file.
-    _refuse_writes(card, "card-pulled")
     try:
+        defects.card_pulled = card.gone = True
+        await asyncio.to_thread(_show_window, card)
+        # The partitions that the kernel knows would be written behind the end of the file.
+        _refuse_writes(card, "card-pulled")
         yield
     finally:
         _accept_writes(card, "card-pulled")
@@ -110,17 +110,14 @@ def _show_window(card: Card) -> None:
 @asynccontextmanager
 async def card_failing(parts: Parts, node: str, given: Mapping[str, Any]) -> AsyncIterator[None]:
     card = _card(parts, node)
-    if not given["after"]:
-        _refuse_writes(card, "card-failing")
-        watch = None
-    else:
-        watch = asyncio.create_task(_fail_after(card, given["after"]))
     try:
-        yield
+        if given["after"]:
+            async with beside(_fail_after(card, given["after"])):
+                yield
+        else:
+            _refuse_writes(card, "card-failing")
+            yield
     finally:
-        if watch:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
         _accept_writes(card, "card-failing")
 
 
@@ -138,8 +135,8 @@ def _written(card: Card) -> int:
 
 
 def _refuse_writes(card: Card, reason: str) -> None:
-    card.refusals.add(reason)
     set_immutable(card.file, True)
+    card.refusals.add(reason)
 
 
 def _accept_writes(card: Card, reason: str) -> None:
@@ -156,12 +153,10 @@ async def card_corrupt(parts: Parts, node: str, given: Mapping[str, Any]) -> Asy
         raise UserError(f"card-corrupt at={at}: the card has {card.file.stat().st_size} bytes")
     with _opened(card.file) as descriptor:
         cell = BadCell(descriptor, at, given["times"])
-        watch = asyncio.create_task(_keep_bad(cell))
         try:
-            yield
+            async with beside(_keep_bad(cell)):
+                yield
         finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
             cell.mend()
 
 
@@ -172,7 +167,7 @@ async def _keep_bad(cell: BadCell) -> None:
 
 
 @contextmanager
-def _opened(file: Path):
+def _opened(file: Path) -> Iterator[int]:
     descriptor = os.open(file, os.O_RDWR)
     try:
         yield descriptor

@@ -11,7 +11,7 @@ from typing import Any
 from piseduce_runner.errors import UserError
 from piseduce_runner.lab import procfs
 from piseduce_runner.lab.faults.firewall import rules
-from piseduce_runner.lab.faults.parts import Parts
+from piseduce_runner.lab.faults.parts import Parts, beside
 
 LOOK_AGAIN = 0.05  # seconds between two looks at what a node runs
 
@@ -21,11 +21,11 @@ async def freeze(parts: Parts, node: str, given: Mapping[str, Any]) -> AsyncIter
     board = parts.boards[node]
     if board.init is None:
         raise UserError(f"freeze {node}: nothing runs on it")
-    # One that has just been started may have been missed.
-    while moving := {pid for pid in board.processes() if not procfs.is_stopped(pid)}:
-        _send(signal.SIGSTOP, moving)
-        await asyncio.sleep(0.01)
     try:
+        # One that has just been started may have been missed.
+        while moving := {pid for pid in board.processes() if procfs.may_run(pid)}:
+            _send(signal.SIGSTOP, moving)
+            await asyncio.sleep(0.01)
         yield
     finally:
         _send(signal.SIGCONT, board.processes())
@@ -76,7 +76,7 @@ async def reboot_ignored(parts: Parts, node: str, given: Mapping[str, Any]) -> A
 
     def stop_init() -> None:
         init = parts.boards[node].init
-        if init and not procfs.is_stopped(init) and _serves_ssh(init):
+        if init and procfs.may_run(init) and _serves_ssh(init):
             _send(signal.SIGSTOP, [init])
 
     async def keep_stopped() -> None:  # also after the next boot
@@ -85,12 +85,10 @@ async def reboot_ignored(parts: Parts, node: str, given: Mapping[str, Any]) -> A
             await asyncio.sleep(LOOK_AGAIN)
 
     stop_init()
-    keeper = asyncio.create_task(keep_stopped())
     try:
-        yield
+        async with beside(keep_stopped()):
+            yield
     finally:
-        keeper.cancel()
-        await asyncio.gather(keeper, return_exceptions=True)
         if init := parts.boards[node].init:
             _send(signal.SIGCONT, [init])
 

@@ -1,7 +1,9 @@
 """What faults act on: the parts of a running lab, and commands on its machine."""
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from piseduce_runner.lab import network, procfs
@@ -10,6 +12,8 @@ from piseduce_runner.lab.folder import LabFolder
 from piseduce_runner.lab.services import Service
 from piseduce_runner.lab.settings import Node, Settings
 from piseduce_runner.lab.switch import PoeSwitch
+
+log = logging.getLogger("faults")
 
 
 @dataclass(frozen=True)
@@ -33,3 +37,20 @@ class Parts:
 async def run(*command: str, stdin: str | None = None) -> str:
     """As `network.run`, while the lab goes on."""
     return await asyncio.to_thread(network.run, *command, stdin=stdin)
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Does some work while the block lasts; its failure is in the supervisor's log."""
+
+    def report(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception():
+            log.error("a fault's watch failed", exc_info=task.exception())
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(report)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
