@@ -104,7 +104,12 @@ read_cmdline() {
 # What a kernel finds on the card when it starts: forget what was known, read the table anew.
 scan_card() {
     [ -n "$CARD" ] || return 0
-    partx --delete "$CARD" 2> /dev/null
+    # Not `partx --delete`: it asks the card, which may have changed.
+    set +f
+    for file in /sys/block/"${CARD#/dev/}"/*/partition; do
+        [ ! -e "$file" ] || delpart "$CARD" "$(cat "$file")"
+    done
+    set -f
     partx --add "$CARD"
 }
 

@@ -58,12 +58,22 @@ class Card:
                 stream.truncate(size)
         options = ["--direct-io=on"] if direct_io else []
         device = run("losetup", "--find", "--show", *options, str(file)).strip()
-        return cls(file, device)
+        card = cls(file, device)
+        card.forget_partitions()  # the last user of the loop device may have left some
+        return card
 
     def partitions(self) -> list[str]:
         """Device files of the partitions that the kernel knows now."""
         pattern = f"{self.name}p*"
         return [f"/dev/{path.name}" for path in Path(f"/sys/block/{self.name}").glob(pattern)]
+
+    def forget_partitions(self) -> None:
+        """The kernel knows none any more. RuntimeError: one is in use.
+
+        (`partx --delete` asks the card which there are, and the card may have changed.)
+        """
+        for partition in self.partitions():
+            run("delpart", self.device, partition.removeprefix(f"{self.device}p"))
 
     def numbers(self) -> set[str]:
         """Device numbers (major:minor) of the card and its partitions, as in mountinfo."""

@@ -14,6 +14,7 @@ COMMANDS = {
     "busybox": "busybox-static",
     "chroot": "coreutils",
     "cp": "coreutils",
+    "delpart": "util-linux",
     "dnsmasq": "dnsmasq-base",
     "ip": "iproute2",
     "losetup": "mount",

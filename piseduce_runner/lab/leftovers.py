@@ -53,8 +53,10 @@ def _remove_once(lab: LabFolder) -> list[str]:
         lift_limit(card)
         _lift_faults(card)
         # Partitions outlive the file behind a loop device otherwise.
-        if card.partitions():
-            steps.append(("partx", "--delete", card.device))
+        steps += [
+            ("delpart", card.device, partition.removeprefix(f"{card.device}p"))
+            for partition in card.partitions()
+        ]
         steps.append(("losetup", "--detach", card.device))
     steps += [("ip", "netns", "delete", name) for name in _namespaces(lab)]
     complaints = []

@@ -125,7 +125,11 @@ class CardFile:
         """Remove the device; what is mounted of it must be gone by now."""
         # Without this the next one to get the device would find it read-only.
         images.call("blockdev", "--setrw", self.device)
-        images.call("partx", "--delete", self.device, check=False)
+        # Nor with partitions, which outlive the card. (`partx --delete` asks the card which there
+        # are, and its table may be damaged.)
+        name = Path(self.device).name
+        for number in Path("/sys/block", name).glob("*/partition"):
+            images.call("delpart", self.device, number.read_text().strip(), check=False)
         images.call("losetup", "--detach", self.device)
 
     def table(self):

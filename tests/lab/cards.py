@@ -30,7 +30,7 @@ def make_good_image(lab: SimulatedLab, hostname: str, image: Path) -> None:
     mount_point = image.with_suffix(".mnt")
     mount_point.mkdir()
     try:
-        _run("partx", "--add", loop)
+        _run("partx", "--update", loop)  # the loop device may have somebody's partitions
         _run("mount", f"{loop}p2", mount_point)
         try:
             _configure(lab, mount_point, hostname)

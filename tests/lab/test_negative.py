@@ -4,8 +4,7 @@ The first test is the positive control: the same card and the same TFTP folder, 
 """
 
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cards
@@ -93,23 +92,13 @@ def test_missing_tftp_folder(deployed):
     assert_dead(deployed, "cmdline.txt")
 
 
-@pytest.fixture
-def other_mac(deployed: SimulatedLab) -> Iterator[None]:
-    """The board has been exchanged: its MAC address is not the one that the manager knows."""
-
-    def set_mac(mac: str) -> None:
-        namespace = deployed.folder.namespace(NODE)
-        command = ["ip", "-netns", namespace, "link", "set", "eth0", "address", mac]
-        subprocess.run(command, check=True)
-
-    set_mac("dc:a6:32:00:99:99")
-    yield
-    set_mac(deployed.node(NODE).mac)
-
-
-@pytest.mark.usefixtures("other_mac")
 def test_wrong_mac(deployed):
-    assert_dead(deployed, "no answer to DHCP")
+    """The board has been exchanged: its MAC address is not the one that the manager knows."""
+    deployed.fault("wrong-mac", NODE)
+    try:
+        assert_dead(deployed, "no answer to DHCP")
+    finally:
+        deployed.clear_faults()
 
 
 @pytest.fixture(scope="module")

@@ -92,10 +92,9 @@ def _read_parameters(fault: Fault, given: list[str]) -> dict[str, Value]:
             raise UserError(f"{fault.name} {name}: given twice")
         values[name] = known[name].read(text, fault.name)
     for parameter in fault.parameters:
-        if parameter.name not in values:
-            if parameter.default is None:
-                raise UserError(
-                    f"{fault.name}: {parameter.name}= has to be given ({parameter.about})"
-                )
-            values[parameter.name] = parameter.default
-    return values
+        if parameter.default is None and parameter.name not in values:
+            raise UserError(f"{fault.name}: {parameter.name}= has to be given ({parameter.about})")
+    return {
+        parameter.name: values.get(parameter.name, parameter.default)
+        for parameter in fault.parameters
+    }
