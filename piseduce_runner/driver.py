@@ -183,8 +183,18 @@ class Driver:
         return [record for record in records if record.status is Status.IN_PROGRESS]
 
     def _waiting(self) -> list[Record]:
-        """The nodes that wait for a run."""
-        return [record for record in self._under_way() if self._nodes[record.node].run is None]
+        """The nodes that wait for a run, and may have one.
+
+        A node that boots holds a place in a window, for which all runs may be waiting: it needs no
+        room among them, or none would go on.
+        """
+        waiting = [record for record in self._under_way() if self._nodes[record.node].run is None]
+        if self._has_room():
+            return waiting
+        return [record for record in waiting if record.booting is not None]
+
+    def _has_room(self) -> bool:
+        return len(self._runs) < self._settings.most_runs
 
     def _waiting_since(self) -> dict[str, float]:
         return {name: node.waiting_since for name, node in self._nodes.items()}
@@ -196,9 +206,8 @@ class Driver:
             self._waiting(), self._waiting_since(), len(self._under_way()), time.monotonic()
         )
         for records in ready:
-            if len(self._runs) >= self._settings.most_runs:
-                return
-            self._start(records)
+            if self._has_room() or records[0].booting is not None:
+                self._start(records)
 
     def _start(self, records: list[Record]) -> None:
         batch, refused = make_batch_of_able(self._make_batch, records)
@@ -220,12 +229,13 @@ class Driver:
     # gates
 
     def _at_gates(self) -> list[Record]:
-        """The nodes that stand in front of a state, in a run."""
-        return [
+        """The nodes that stand in front of a state, in a run; who came first is first."""
+        at_gates = [
             record
             for record in self._under_way()
             if record.entered is None and self._nodes[record.node].run is not None
         ]
+        return sorted(at_gates, key=lambda record: self._nodes[record.node].waiting_since)
 
     def _open_gates(self) -> None:
         for record in self._at_gates():
@@ -283,8 +293,7 @@ class Driver:
             opens = self._windows.opens_at(record, self._under_way(), now)
             if opens is not None:
                 due.append(max(opens, self._nodes[record.node].look_again))
-        if len(self._runs) < self._settings.most_runs:
-            due += self._gathering.next_due(self._waiting(), self._waiting_since())
+        due += self._gathering.next_due(self._waiting(), self._waiting_since())
         return min(due)
 
     def _handle(self, event: RunEvent | _Detach) -> None:
@@ -404,7 +413,8 @@ class Driver:
             after = planner.apply(before, event, now)
         except ImpossibleEvent:
             return  # of a run that was given up; the record stands
-        is_proven = isinstance(event, Proven) and before.state.position in after.proven
+        # A proof that comes too late is a failure, and leaves a reason.
+        is_proven = isinstance(event, Proven) and not after.reason
         if isinstance(event, Cancelled):
             self._ledger.cancel(after)
         elif is_proven:

@@ -70,4 +70,9 @@ def make_batch_of_able(
             able.append(record)
         except UserError as error:
             refused.append((record, str(error)))
-    return (make_batch(stretch, able) if able else None), refused
+    try:
+        return (make_batch(stretch, able) if able else None), refused
+    except UserError:
+        # Each can, but not together (or something has gone just now): the others wait.
+        batch, refused_now = make_batch_of_able(make_batch, able[:1])
+        return batch, refused + refused_now

@@ -1,6 +1,7 @@
 """The driver's loop, on simulated runs: batches, deadlines, isolation, and the store's order."""
 
 import queue
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -195,7 +196,10 @@ scripts = st.dictionaries(
 )
 @given(script=scripts)
 def test_whatever_happens_every_node_ends_and_none_is_deployed_unproven(cluster, script):
-    any_cluster = cluster(NODES, script)
+    hanging = {position for (_, position), word in script.items() if word == HANG}
+    # Short only where a node hangs: a slow disk makes nobody late.
+    states = [replace(s, timeout=0.2 if s.position in hanging else 60) for s in PROCESS.states]
+    any_cluster = cluster(NODES, script, replace(PROCESS, states=tuple(states)))
     ended = any_cluster.run()
     crashed = {position for (_, position), word in script.items() if word == CRASH}
     for node, record in ended.items():
@@ -206,7 +210,8 @@ def test_whatever_happens_every_node_ends_and_none_is_deployed_unproven(cluster,
         if record.status is Status.DEPLOYED:
             assert proven == [0, 1, 2, 3]
         elif not crashed:
-            assert (node, record.state.position) in script
+            position = record.state.position
+            assert position in hanging or (node, position) in script
         assert any_cluster.store.deployment(node).claim is None
 
 
