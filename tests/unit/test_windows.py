@@ -152,3 +152,15 @@ def test_a_window_of_seconds_only_lets_any_number_in():
         room.enter(node)
     assert room.now == 2.0 * (len(NODES) - 1)
     assert room.inside(COPY) == len(NODES)
+
+
+def test_nodes_of_other_drivers_count_too():
+    room = Room(process(copy=Window(most=1, per=Scope.SWITCH)))
+    room.to(COPY, "a")
+    record, others = room.records["a"], room.records.values()
+    for elsewhere, opens in (
+        ({"b": {"env_copy"}}, None),
+        ({"b": {"ssh_test"}}, 0.0),
+        ({"d": {"env_copy"}}, 0.0),
+    ):
+        assert room.windows.opens_at(record, others, 0.0, elsewhere) == opens
