@@ -41,7 +41,7 @@ class Trouble:
         self._bench, self._kind, self._position = bench, kind, position
         self._ahead = 0.0
         self._has_power = True
-        self._begun = False
+        self._begun = self._has_settled = False
         bench.runner.script = {(NODE, position): list(_WORDS.get(kind, []))}
         bench.runner.on_state = self._on_state
         self._set_record = bench.store.set_record
@@ -81,8 +81,12 @@ class Trouble:
             case Kind.CANCELLED:
                 self._bench.store.ask_cancel(NODE, "alice", time.time())
 
-    def _on_settled(self, *arguments, **options) -> None:
-        self._set_record(*arguments, **options)
+    def _on_settled(self, node: str, claim: str, record: dict) -> None:
+        self._set_record(node, claim, record)
+        if record["plan"][0] != self._position or self._has_settled:
+            return
+        self._has_settled = True
         if self._kind is Kind.SETTLED_KILLED:
             raise DriverKilled
-        self._ahead += LONGER_THAN_ANY_DEADLINE
+        if self._kind is Kind.SETTLED_HANGS:
+            self._ahead += LONGER_THAN_ANY_DEADLINE
