@@ -22,6 +22,8 @@ from piseduce_runner.store import Deployment, NewDeployment, NodeReserved, NodeT
 FindProcess = Callable[[str, str], Process]
 
 _STOPPED = (Status.LOST, Status.CANCELLED)
+# Processes that leave the system on the card as it is.
+_ON_A_SYSTEM = ("reboot", "bootfiles", "capture")
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Operations:
                 process = self.find_process("deploy", last.environment)
                 conditions = frozenset({"update"} if last.options.get("update") else ())
                 record = planner.begin(process, name, conditions)
-                self._begin(record, last.environment, _without(last.options, "erase"))
+                options = _without(last.options, "erase", "capture")
+                self._begin(record, last.environment, options)
                 records.append(record)
             return records
 
@@ -116,6 +119,17 @@ class Operations:
                 self._begin(record, last.environment, last.options, carry_memory=True)
                 records.append(record)
             return records
+
+    def capture(self, name: str, folder: str) -> list[Record]:
+        """Copy the card of a deployed node into `folder`; the node is its user's again then."""
+        with self._asked("capture", [name]) as held:
+            last = _needed(held, name, "capture")
+            if last.status is not Status.DEPLOYED:
+                raise UserError(
+                    f"{name} is {last.status.value}: only a deployed system can be captured"
+                )
+            options = last.options | {"capture": {"folder": folder}}
+            return [self._begin_capture(last, options, frozenset({"capture"}))]
 
     def boot_test(self, names: Iterable[str]) -> list[Record]:
         """Boot the deploy OS on nodes that carry no system of anybody."""
@@ -199,6 +213,9 @@ class Operations:
             return record
         if last.status not in _STOPPED:
             raise UserError(f"{last.node} is {last.status.value}: there is nothing to reboot")
+        if last.process == "capture":
+            # Nobody waits for the copy any more; the user waits for the node.
+            return self._begin_capture(last, _without(last.options, "capture"), frozenset())
         process = self.find_process(last.process, last.environment)
         stopped = from_values(last.node, process, last.status, last.reason, last.record)
         record = planner.resume(stopped)
@@ -213,6 +230,14 @@ class Operations:
             record=to_values(record),
             expected_status=last.status,
         )
+        return record
+
+    def _begin_capture(
+        self, last: Deployment, options: dict, conditions: frozenset[str]
+    ) -> Record:
+        process = self.find_process("capture", last.environment)
+        record = planner.begin(process, last.node, conditions)
+        self._begin(record, last.environment, options, carry_memory=True)
         return record
 
     def _begin(
@@ -266,7 +291,7 @@ def _needed(held: dict[str, Deployment], name: str, what: str) -> Deployment:
 
 def _carries_system(deployment: Deployment) -> bool:
     """Whether somebody's system is on the node's card, be it that it does not answer now."""
-    return deployment.status is Status.DEPLOYED or deployment.process in ("reboot", "bootfiles")
+    return deployment.status is Status.DEPLOYED or deployment.process in _ON_A_SYSTEM
 
 
 def _without(options: dict, *names: str) -> dict:

@@ -90,4 +90,4 @@ class Process:
 
 
 # What a user can ask for at the start of a process, and `only_if` can name.
-CONDITIONS = ("update", "erase")
+CONDITIONS = ("update", "erase", "capture")

@@ -21,7 +21,7 @@ NOW = 1_000_000.0
 
 def process(name, phase, *states, ends=Ends.DEPLOYED):
     powers = {"turn_off": Power.OFF, "turn_on": Power.ON}
-    only_if = {"system_update": "update", "erase_card": "erase"}
+    only_if = {"system_update": "update", "erase_card": "erase", "capture_card": "capture"}
     made = [
         State(i, state, phase, 60, power=powers.get(state), only_if=only_if.get(state))
         for i, state in enumerate(states)
@@ -35,6 +35,7 @@ PROCESSES = {
         process("deploy", Phase.NFS, "turn_off", "turn_on", "env_copy", "system_update"),
         process("reboot", Phase.DEPLOYED, "turn_off", "turn_on"),
         process("bootfiles", Phase.DEPLOYED, "update_boot_files"),
+        process("capture", Phase.NFS, "turn_off", "turn_on", "capture_card", "boot_files"),
         process("boot_test", Phase.NFS, "turn_off", "turn_on", ends=Ends.BOOTED),
         process("destroy", Phase.NFS, "erase_card", "destroying", ends=Ends.DESTROYED),
     )
@@ -65,6 +66,7 @@ OPERATIONS = {
     "destroy": lambda do, *nodes: do.destroy(nodes, erase=False),
     "bootfiles": lambda do, *nodes: do.bootfiles(nodes),
     "boot-test": lambda do, *nodes: do.boot_test(nodes),
+    "capture": lambda do, *nodes: do.capture(nodes[0], "/folder"),
 }
 # What is on the node: (process, its status), and who drives it.
 CONDITIONS = {
@@ -76,6 +78,8 @@ CONDITIONS = {
     "rebooted": ("reboot", Status.DEPLOYED),
     "reboot lost": ("reboot", Status.LOST),
     "bootfiles lost": ("bootfiles", Status.LOST),
+    "captured": ("capture", Status.DEPLOYED),
+    "capture lost": ("capture", Status.LOST),
     "booted": ("boot_test", Status.BOOTED),
     "destroy lost": ("destroy", Status.LOST),
     "driven": ("deploy", Status.IN_PROGRESS),
@@ -83,10 +87,12 @@ CONDITIONS = {
 }
 # What is refused in a condition, with these words; everything else is allowed.
 UNDER_WAY = dict.fromkeys(OPERATIONS, "is under way")
-NO_SYSTEM = {"bootfiles": "boot files come from a deployed system"}
+NO_CAPTURE = {"capture": "only a deployed system can be captured"}
+NO_SYSTEM = NO_CAPTURE | {"bootfiles": "boot files come from a deployed system"}
 CARRIES = {"boot-test": "carries debian of alice"}
 DEPLOYED = CARRIES | {"deploy": "--replace deploys over it"}
-NOTHING = dict.fromkeys(("redeploy", "reboot", "destroy", "bootfiles"), "there is nothing on it to")
+NOTHING = dict.fromkeys(
+    ("redeploy", "reboot", "destroy", "bootfiles", "capture"), "there is nothing on it to")
 REFUSED = {
     "free": NOTHING,
     "reserved": NOTHING,
@@ -95,7 +101,9 @@ REFUSED = {
     "cancelled": NO_SYSTEM | CARRIES,
     "rebooted": DEPLOYED,
     "reboot lost": NO_SYSTEM | DEPLOYED,
-    "bootfiles lost": DEPLOYED,
+    "bootfiles lost": NO_CAPTURE | DEPLOYED,
+    "captured": DEPLOYED,
+    "capture lost": NO_SYSTEM | DEPLOYED,
     "booted": NO_SYSTEM
     | {"redeploy": "nothing was deployed on it", "reboot": "there is nothing to reboot"},
     "destroy lost": NO_SYSTEM | CARRIES,
@@ -161,7 +169,7 @@ def test_every_way_out_of_a_refusal_is_named(store):
         operations(store).reboot(["left"])
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "capture"])  # it is of one node
 def test_all_nodes_of_a_command_begin_or_none(store, name):
     good = {"boot-test": "free", "deploy": "free"}.get(name, "deployed")
     put(store, "a", good)
@@ -322,3 +330,23 @@ def test_of_processes_that_want_the_same_nodes_one_gets_all_of_them(store, tmp_p
     assert all("is under way" in words for number, words in said.items() if number != winner)
     assert {held.claim for held in store.deployments().values()} == {f"driver {winner}"}
     assert {one.owner for one in store.reservations()} == {f"user-{winner}"}
+
+
+def test_a_capture_carries_what_is_known_of_the_node_and_is_asked_for_once(store):
+    put(store, "node-1", "deployed")
+    (record,) = operations(store).capture("node-1", "/folder")
+    assert [record.process.states[p].name for p in record.plan] == [
+        "turn_off", "turn_on", "capture_card", "boot_files",
+    ]  # fmt: skip
+    assert store.deployments()["node-1"].options["capture"] == {"folder": "/folder"}
+
+
+def test_a_node_that_was_lost_in_its_capture_is_given_back_without_it(store):
+    put(store, "node-1", "deployed")
+    (record,) = operations(store).capture("node-1", "/folder")
+    store.end("node-1", "us", Status.LOST, "", NOW, to_values(record))
+    (record,) = operations(store).reboot(["node-1"])
+    assert [record.process.states[p].name for p in record.plan] == [
+        "turn_off", "turn_on", "boot_files",
+    ]  # fmt: skip
+    assert "capture" not in store.deployments()["node-1"].options

@@ -92,6 +92,7 @@ def test_the_product_table_has_the_reconfigurations(ours):
         "deploy": Ends.DEPLOYED,
         "reboot": Ends.DEPLOYED,
         "bootfiles": Ends.DEPLOYED,
+        "capture": Ends.DEPLOYED,
         "boot_test": Ends.BOOTED,
         "destroy": Ends.DESTROYED,
     }
@@ -103,6 +104,11 @@ def test_a_card_is_erased_only_when_asked_and_its_node_is_switched_off_always(ou
     names = [state.name for state in ours["destroy"].states if state.only_if is None]
     assert names == ["turn_off", "destroying"]
     assert [s.name for s in ours["destroy"].states if s.only_if == "erase"][-1] == "erase_card"
+
+
+def test_a_capture_without_its_copy_gives_the_node_back(ours):
+    names = [state.name for state in ours["capture"].states if state.only_if is None]
+    assert names == ["boot_conf", "turn_off", "turn_on", "ssh_test", "boot_files", "ssh_test"]
 
 
 def test_a_node_is_powered_within_a_window_and_never_cycled_for_what_its_switch_does(ours):
