@@ -1,10 +1,12 @@
 #!/usr/bin/python
 # SPDX-License-Identifier: MIT
-"""Ansible module: a copy of what is in use on a node's card, as a file on the manager."""
+"""Ansible module: a copy of what is in use on a node's card, as files on the manager."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 from ansible.module_utils import piseduce_progress
 from ansible.module_utils.basic import AnsibleModule
@@ -18,7 +20,7 @@ module: card_fetch
 short_description: Copies what is in use on a node's card to the manager
 description:
   - Runs on the manager. The node reads the given parts of its card, compresses them (zstd) and
-    sends them through SSH. They are written to their places in a sparse file.
+    sends them through SSH. Each is written to a sparse file of its own.
   - The node makes a digest of what it reads, the manager of what it writes. They must be the same.
   - That there is room is seen before, and while it is written. 64 MiB always stay free.
 options:
@@ -55,18 +57,21 @@ options:
         description: The name under which the node's key is known.
         type: str
         required: true
-  extents:
-    description: What to copy, by M(card_used).
+  parts:
+    description:
+      - What to copy, by M(card_used). Of each part the byte of the card that becomes its file's
+        first C(start), the byte behind its last C(end), and C(extents), which are copied.
     type: list
-    elements: list
+    elements: dict
     required: true
-  end:
-    description: Size of the copy in bytes. What is not copied is a hole.
-    type: int
-    required: true
-  target:
-    description: The file to write. It may exist. Its folder must.
+  folder:
+    description: Where the files are written. It must exist.
     type: path
+    required: true
+  files:
+    description: Their names, one for each part. What is there is replaced.
+    type: list
+    elements: str
     required: true
   timeout:
     description: Seconds after which the work is given up.
@@ -109,9 +114,9 @@ EXAMPLES = r"""
       key_file: /etc/piseduce/keys/manager_ed25519
       known_hosts_file: /etc/piseduce/known_hosts
       host_key_alias: nfspi
-    extents: "{{ used.extents }}"
-    end: "{{ used.end }}"
-    target: /srv/piseduce/card.img
+    parts: "{{ used.parts }}"
+    folder: /srv/piseduce/copies
+    files: [head, root]
     timeout: 3600
   delegate_to: localhost
 """
@@ -134,25 +139,27 @@ rate:
 
 def work(options):
     """Do the module's work; returns its result."""
-    extents = [(int(start), int(end)) for start, end in options["extents"]]
-    total = sum(end - start for start, end in extents)
-    folder = os.path.dirname(options["target"])
-    if not os.path.isdir(folder):
+    parts, folder = options["parts"], Path(options["folder"])
+    total = sum(end - start for part in parts for start, end in part["extents"])
+    if not folder.is_dir():
         raise Hopeless(f"{folder} does not exist: nobody waits for this copy any more")
-    check_room(folder, total)
     took = Stopwatch()
-    with Watch(options["timeout"], "copying the card") as watch:
+    with (
+        Watch(options["timeout"], "copying the card") as watch,
+        contextlib.ExitStack() as opened,
+    ):
+        targets = []
+        for part, name in zip(parts, options["files"], strict=True):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            target = os.open(folder / name, flags, 0o600)
+            opened.callback(os.close, target)
+            os.ftruncate(target, part["end"] - part["start"])
+            targets.append(target)
+        check_room(folder, total)
         watch.progress = Progress(options["progress"], total)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        target = os.open(options["target"], flags, 0o600)
-        try:
-            os.ftruncate(target, options["end"])
-            digest = fetch(
-                options["node"], options["device"], extents, target, folder, watch.progress
-            )
+        digest = fetch(options["node"], options["device"], parts, targets, folder, watch.progress)
+        for target in targets:
             os.fsync(target)
-        finally:
-            os.close(target)
         watch.progress.finish(took.rate(total))
     return {
         "changed": True,
@@ -167,9 +174,9 @@ def main():
         argument_spec={
             "device": {"type": "path", "required": True},
             "node": {**ARGUMENT, "required": True},
-            "extents": {"type": "list", "elements": "list", "required": True},
-            "end": {"type": "int", "required": True},
-            "target": {"type": "path", "required": True},
+            "parts": {"type": "list", "elements": "dict", "required": True},
+            "folder": {"type": "path", "required": True},
+            "files": {"type": "list", "elements": "str", "required": True},
             "timeout": {"type": "int", "required": True},
             "progress": piseduce_progress.ARGUMENT,
         },

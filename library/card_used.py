@@ -9,7 +9,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_device import flush_path
 from ansible.module_utils.piseduce_process import Watch, guarded
-from ansible.module_utils.piseduce_used import extents_of
+from ansible.module_utils.piseduce_used import parts_of
 
 DOCUMENTATION = r"""
 module: card_used
@@ -54,15 +54,14 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-extents:
-  description: First byte, and the byte behind the last, of each part that is in use, ascending.
+parts:
+  description:
+    - What a copy consists of. First the partition table with the boot partition, then the root
+      partition. Of each the first byte on the card C(start), the byte behind its last C(end), and
+      C(extents), pairs of the first byte and the byte behind the last of what is in use.
   returned: success
   type: list
-  elements: list
-end:
-  description: The byte behind the root partition.
-  returned: success
-  type: int
+  elements: dict
 used_bytes:
   description: Bytes in all extents.
   returned: success
@@ -77,15 +76,11 @@ def work(options):
         card_of(options, "card_used") as card,
     ):
         card.release_mounts()
-        extents, end = extents_of(card)
+        parts = parts_of(card)
         # The whole card has a cache of its own, and is what will be read.
         flush_path(card.path)
-        return {
-            "changed": False,
-            "extents": extents,
-            "end": end,
-            "used_bytes": sum(behind - start for start, behind in extents),
-        }
+        used = sum(behind - first for part in parts for first, behind in part["extents"])
+        return {"changed": False, "parts": parts, "used_bytes": used}
 
 
 def main():

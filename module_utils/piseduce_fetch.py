@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Bringing parts of a node's card to a file on the manager, through SSH, compressed on the way."""
+"""Bringing parts of a node's card to files on the manager, through SSH, compressed on the way."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def check_room(folder, needed=0):
     if free < needed + KEPT_FREE:
         mib = -(-(needed + KEPT_FREE) // 1048576)
         raise Failure(
-            f"not enough space in {os.path.dirname(folder)} on the manager: {mib} MiB are needed, "
+            f"not enough space in {folder.parent} on the manager: {mib} MiB are needed, "
             f"{free // 1048576} MiB are free"
         )
 
@@ -58,18 +58,19 @@ def remote_command(device):
     return f"python3 -c {shlex.quote(_READER)} {shlex.quote(device)} | zstd -q -1 -c"
 
 
-def fetch(node, device, extents, target, folder, progress):
-    """Write the parts of a node's card to their places in a file.
+def fetch(node, device, parts, targets, folder, progress):
+    """Write parts of a node's card to a file each.
 
     :param node: how to reach it, see :data:`piseduce_ssh.ARGUMENT`
-    :param extents: list of ``(start, end)`` in bytes, ascending
-    :param target: file descriptor, of an empty file; zeros become holes of it
-    :param folder: the file's, whose file system must not get full
+    :param parts: list of dicts: ``start`` is the byte of the card that becomes the file's first;
+        ``extents`` are ``(start, end)`` in bytes of the card, ascending
+    :param targets: file descriptor for each part, of an empty file; zeros become holes of it
+    :param folder: the files', a :class:`Path`, whose file system must not get full
     :param progress: its ``done`` is raised by each byte
     :returns: the digest that node and manager agree on
     :raises Failure: whatever went wrong, in the words of who noticed
     """
-    request = "".join(f"{start} {end}\n" for start, end in extents)
+    request = "".join(f"{start} {end}\n" for part in parts for start, end in part["extents"])
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as complaint:
         asked.write(request.encode())
         asked.seek(0)
@@ -81,11 +82,10 @@ def fetch(node, device, extents, target, folder, progress):
         )
         unpacker = None
         try:
-            unpacker = spawn(
-                ["zstd", "-q", "-d", "-c"], stdin=ssh.stdout, stdout=subprocess.PIPE, stderr=complaint
-            )
+            unpack = ["zstd", "-q", "-d", "-c"]
+            unpacker = spawn(unpack, stdin=ssh.stdout, stdout=subprocess.PIPE, stderr=complaint)
             ssh.stdout.close()  # it alone reads from there, and so notices the end
-            ours = _store(unpacker.stdout, extents, target, folder, progress)
+            ours = _store(unpacker.stdout, parts, targets, folder, progress)
             theirs = unpacker.stdout.read(_DIGEST + 1).decode("ascii", "replace")
             status = ssh.wait()
             if ours is None or len(theirs) != _DIGEST or status or unpacker.wait():
@@ -99,19 +99,20 @@ def fetch(node, device, extents, target, folder, progress):
     return ours
 
 
-def _store(stream, extents, target, folder, progress):
+def _store(stream, parts, targets, folder, progress):
     """Write the stream's bytes to their places; their digest, or None if there are not enough."""
     digest = hashlib.sha256()
-    for start, end in extents:
-        while start < end:
-            data = stream.read(min(_STEP, end - start))
-            if not data:
-                return None
-            digest.update(data)
-            check_room(folder)
-            _write(target, data, start)
-            start += len(data)
-            progress.done += len(data)
+    for part, target in zip(parts, targets, strict=True):
+        for start, end in part["extents"]:
+            while start < end:
+                data = stream.read(min(_STEP, end - start))
+                if not data:
+                    return None
+                digest.update(data)
+                check_room(folder)
+                _write(target, data, start - part["start"])
+                start += len(data)
+                progress.done += len(data)
     return digest.hexdigest()
 
 

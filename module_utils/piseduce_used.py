@@ -12,7 +12,7 @@ from ansible.module_utils.piseduce_table import read_table
 _BOOT, _ROOT = 1, 2
 _FAT_TYPES = ("1", "4", "6", "b", "c", "e")
 _MOST = 4000
-"""Extents. They travel in a task's result and back."""
+"""Extents. They travel in a task's result."""
 
 
 def layout_of(card):
@@ -39,11 +39,12 @@ def layout_of(card):
     return boot, root
 
 
-def extents_of(card):
-    """``(extents, end)``: list of ``[start, end]`` to copy, in bytes; and the root partition's end.
+def parts_of(card):
+    """The two parts of a card that a copy consists of, as :mod:`piseduce_fetch` takes them.
 
-    The root file system is checked first, its journal replayed: what only the journal knows of
-    would not be copied.
+    The first reaches from the partition table to the end of the boot partition, the second is the
+    root partition. Its file system is checked before, the journal replayed: what only the journal
+    knows of would not be copied.
 
     :raises Failure: another layout, no ext4, or damaged beyond what e2fsck repairs by itself
     """
@@ -52,13 +53,15 @@ def extents_of(card):
     read_superblock(device)
     check(device, force=True)
     dump = run(["dumpe2fs", device], what=f"looking for what is used on {device}")[1]
-    start = root.start * SECTOR
-    # A partition may be larger than its file system, by less than a block.
-    used = [(start + a, start + b) for a, b in used_extents(dump, root.size * SECTOR)]
+    start, length = root.start * SECTOR, root.size * SECTOR
+    used = [(start + first, start + behind) for first, behind in used_extents(dump, length)]
     gap = 1 << 16
     extents = joined(used, gap)
     while len(extents) > _MOST:
         gap *= 2
         extents = joined(used, gap)
-    head = (0, (boot.start + boot.size) * SECTOR)
-    return [list(extent) for extent in [head, *extents]], start + root.size * SECTOR
+    head = (boot.start + boot.size) * SECTOR
+    return [
+        {"start": 0, "end": head, "extents": [[0, head]]},
+        {"start": start, "end": start + length, "extents": [list(one) for one in extents]},
+    ]

@@ -13,9 +13,12 @@ PACKAGES = {  # command: Debian package
     "bzip2": "bzip2",
     "debugfs": "e2fsprogs",
     "dumpe2fs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
     "gzip": "gzip",
     "mcopy": "mtools",
+    "mdel": "mtools",
     "mdir": "mtools",
+    "resize2fs": "e2fsprogs",
     "xz": "xz-utils",
     "zstd": "zstd",
 }

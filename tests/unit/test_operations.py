@@ -92,7 +92,8 @@ NO_SYSTEM = NO_CAPTURE | {"bootfiles": "boot files come from a deployed system"}
 CARRIES = {"boot-test": "carries debian of alice"}
 DEPLOYED = CARRIES | {"deploy": "--replace deploys over it"}
 NOTHING = dict.fromkeys(
-    ("redeploy", "reboot", "destroy", "bootfiles", "capture"), "there is nothing on it to")
+    ("redeploy", "reboot", "destroy", "bootfiles", "capture"), "there is nothing on it to"
+)
 REFUSED = {
     "free": NOTHING,
     "reserved": NOTHING,
@@ -169,7 +170,7 @@ def test_every_way_out_of_a_refusal_is_named(store):
         operations(store).reboot(["left"])
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "capture"])  # it is of one node
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "capture"])
 def test_all_nodes_of_a_command_begin_or_none(store, name):
     good = {"boot-test": "free", "deploy": "free"}.get(name, "deployed")
     put(store, "a", good)
