@@ -1,15 +1,14 @@
 """Commands on environments."""
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from piseduce_runner import environments
+from piseduce_runner.cli.capturing import capture
 from piseduce_runner.cli.context import Context, existing_store
+from piseduce_runner.cli.interrupts import clean_end
 from piseduce_runner.errors import UserError
 from piseduce_runner.show import environments as shown
 from piseduce_runner.show.steps import work_view
@@ -19,6 +18,9 @@ from piseduce_runner.site import check_is_site
 @click.group()
 def env() -> None:
     """The environments: operating-system images to deploy."""
+
+
+env.add_command(capture)
 
 
 @env.command("list")
@@ -61,7 +63,7 @@ def env_add(
     from piseduce_runner.images.add import Wishes, add_environment
 
     root = _root(context)
-    with _clean_end(), work_view(context.json) as progress:
+    with clean_end(), work_view(context.json) as progress:
         added = add_environment(file, root, Wishes(name, family, login), progress)
     shown.added(context.json, added)
 
@@ -74,7 +76,7 @@ def env_remove(context: Context, name: str) -> None:
     from piseduce_runner.images.remove import nodes_with, remove_environment
 
     site = context.site()
-    with existing_store(site) as store, _clean_end():
+    with existing_store(site) as store, clean_end():
         remove_environment(site.environments, name, lambda: nodes_with(store, name))
     shown.removed(context.json, name)
 
@@ -89,7 +91,7 @@ def env_check(context: Context, names: tuple[str, ...]) -> None:
     root = _root(context)
     folders = [environments.folder_of(root, name) for name in names] or environments.folders(root)
     problems: dict[str, str] = {}
-    with _clean_end(), work_view(context.json) as progress:
+    with clean_end(), work_view(context.json) as progress:
         for folder in folders:
             try:
                 check_environment(environments.load(folder), progress)
@@ -104,24 +106,3 @@ def _root(context: Context) -> Path:
     folder = context.site_folder()
     check_is_site(folder)
     return folder / "environments"
-
-
-@contextlib.contextmanager
-def _clean_end() -> Iterator[None]:
-    """Lets SIGTERM and a lost terminal end the block as Ctrl-C does, so that nothing is left.
-
-    What was ignored before (nohup) stays ignored.
-    """
-
-    def stop(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, stop)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
