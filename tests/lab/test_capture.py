@@ -30,6 +30,11 @@ def run(lab, *words, check=True):
     return lab.run("--site", str(lab.site), *words, check=check)
 
 
+def status(lab, name):
+    rows = json.loads(run(lab, "--json", "status").stdout)["nodes"]
+    return next(row for row in rows if row["node"] == name)
+
+
 @pytest.fixture(scope="module")
 def captured(lab, old_key):
     """Node 1 is deployed and used, and captured; what the command said."""
@@ -68,7 +73,7 @@ def test_the_environment_is_like_the_one_that_was_deployed_and_no_larger_than_ne
 
 
 def test_the_node_is_its_users_again_with_all_that_was_on_it(lab, captured, old_key):
-    (row,) = json.loads(run(lab, "--json", "status", "node-1").stdout)["nodes"]
+    row = status(lab, "node-1")
     assert (row["status"], row["environment"]) == ("deployed", "debian-12")
     assert lab.boot_id(USED) != captured["boot_id"]
     assert lab.ssh(USED, "cat /srv/marker", user="pi", key=old_key).stdout == "mine\n"
@@ -116,7 +121,6 @@ def test_a_node_whose_card_is_refused_is_given_back_all_the_same(lab, deployed):
     assert done.returncode == 1
     assert "node-2 was not captured: capture_card: " in done.stderr
     assert "partitions 1, 2, 3" in done.stderr
-    (row,) = json.loads(run(lab, "--json", "status", "node-2").stdout)["nodes"]
-    assert row["status"] == "deployed"
+    assert status(lab, "node-2")["status"] == "deployed"
     assert lab.ssh(NEW, "cat /srv/marker").stdout == "mine\n"
     assert sorted(f.name for f in (lab.site / "environments").iterdir()) == ["debian-12", "mine"]
