@@ -40,6 +40,8 @@ def _lost(held: Deployment) -> str:
     look = f"`piseduce-run log {held.node}` shows what Ansible said"
     if held.state in _AT_THE_SWITCH:
         look += ", `piseduce-run doctor` looks at the switch"
+    if held.process == "capture":
+        return f"{look}; `piseduce-run {_again(held)}` gives it back, without the capture"
     mended = f"when the cause is mended, `piseduce-run {_again(held)}` goes on"
     if held.process == "deploy":
         mended += f", `piseduce-run redeploy {held.node}` begins again"

@@ -97,22 +97,6 @@ def test_the_old_users_get_in_nowhere(lab, deployed, old_key, user):
     assert lab.ssh(NEW, "cat /root/.bash_history", check=False).returncode != 0
 
 
-def test_what_cannot_be_captured_is_said_in_a_line_and_touches_nothing(lab, deployed):
-    boot_ids = [lab.boot_id(index) for index in (USED, NEW)]
-    for words, reason in (
-        (("node-1", "mine"), "there is an environment of this name"),
-        (("node-1", "No Name"), "cannot be an environment's name"),
-        (("node-9", "other"), "node-9"),
-        (("node-1", "other", "--login", "No User"), "cannot be a user's name"),
-        (("node-1", "other", "--owner", "somebody"), "node-1 is"),
-    ):
-        done = run(lab, "env", "capture", *words, check=False)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-        assert reason in done.stderr
-    assert [lab.boot_id(index) for index in (USED, NEW)] == boot_ids
-    assert sorted(f.name for f in (lab.site / "environments").iterdir()) == ["debian-12", "mine"]
-
-
 def test_a_node_whose_card_is_refused_is_given_back_all_the_same(lab, deployed):
     """Somebody has made a third partition."""
     sfdisk = "sfdisk -q --no-reread --no-tell-kernel"
