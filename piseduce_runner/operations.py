@@ -232,9 +232,7 @@ class Operations:
         )
         return record
 
-    def _begin_capture(
-        self, last: Deployment, options: dict, conditions: frozenset[str]
-    ) -> Record:
+    def _begin_capture(self, last: Deployment, options: dict, conditions: frozenset[str]) -> Record:
         process = self.find_process("capture", last.environment)
         record = planner.begin(process, last.node, conditions)
         self._begin(record, last.environment, options, carry_memory=True)
