@@ -71,7 +71,7 @@ class Operations:
         with self._asked("redeploy", names) as held:
             records = []
             for name in names:
-                last = _needed(held, name, "deploy again: nothing was deployed on it")
+                last = _needed(held, name, "deploy again; use deploy")
                 if not last.environment:
                     raise UserError(f"{name}: nothing was deployed on it; use deploy")
                 process = self.find_process("deploy", last.environment)
@@ -200,7 +200,7 @@ class Operations:
         elif until is not None:
             raise UserError(
                 f"{name} is reserved already, so --duration does not hold;"
-                f" `piseduce-run extend {name}` lets a reservation end later"
+                f" `piseduce-run extend {name} --duration ...` lets a reservation end later"
             )
 
     def _reboot(self, last: Deployment) -> Record:

@@ -135,7 +135,7 @@ class Booking:
         if holding.configuration is None:
             raise UserError(
                 f"{node} is reserved but not configured; say with --env what to deploy,"
-                f" or `piseduce-run configure {node}` first"
+                f" or `piseduce-run configure {node} --env ...` first"
             )
         return holding.configuration
 

@@ -137,7 +137,9 @@ class Site(SiteFolder):
         unique = list(dict.fromkeys(names))
         unknown = [name for name in unique if name not in self.nodes]
         if unknown:
-            raise UserError(f"unknown node: {', '.join(unknown)}; {self._hint(unknown[0])}")
+            raise UserError(
+                f"unknown node: {', '.join(unknown) or repr('')}; {self._hint(unknown[0])}"
+            )
         return [self.nodes[name] for name in unique]
 
     def _hint(self, unknown: str) -> str:

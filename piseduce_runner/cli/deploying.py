@@ -1,5 +1,6 @@
 """Commands that put an environment on nodes."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from piseduce_runner.deployment import Request
     from piseduce_runner.operations import Operations
     from piseduce_runner.planner import Record
+    from piseduce_runner.site_processes import SiteProcesses
 
 
 def configuration_options(*, required: bool):
@@ -100,11 +102,12 @@ def deploy(
     site = context.site()
     processes = SiteProcesses(site)
     processes("deploy", "")  # a wrong table is told before an image is read
-    if wanted["environment"]:
+    if wanted["environment"] is not None:
         requests = [make_request(site, nodes=nodes, password=password, **wanted)]
     else:
         requests = _configured(site, nodes, owner, force)
     if dry_run:
+        _check_possible(site, processes, requests, owner, force, replace=replace, until=until)
         driving.plans(context.json, processes, requests)
         return
     identity = next(
@@ -122,6 +125,35 @@ def deploy(
     carry_out(context, site, begin, owner=owner, force=force, detach=detach, identity=identity)
 
 
+class _Undone(Exception):
+    """Takes back what was written only to see whether it is allowed."""
+
+
+def _check_possible(
+    site: Site,
+    processes: "SiteProcesses",
+    requests: list["Request"],
+    owner: str | None,
+    force: bool,
+    *,
+    replace: bool,
+    until: float | None,
+) -> None:
+    """Raises `UserError` when the nodes cannot be deployed on by this person now."""
+    from piseduce_runner.operations import Operations
+
+    person = current_person(site.admins)
+    acting = acting_for(person, owner)
+    with existing_store(site) as store, contextlib.suppress(_Undone):
+        if store is None:
+            return
+        operations = Operations(store, processes, person, acting, force=force)
+        with store.transaction():
+            for request in requests:
+                operations.deploy(request, replace=replace, until=until)
+            raise _Undone
+
+
 def _check_options(password_stdin: bool, **wanted) -> None:
     """What says how to deploy goes with what to deploy."""
     given = {
@@ -131,7 +163,7 @@ def _check_options(password_stdin: bool, **wanted) -> None:
         "--update": wanted["update"],
     }
     extra = [name for name, is_given in given.items() if is_given]
-    if extra and not wanted["environment"]:
+    if extra and wanted["environment"] is None:
         raise UserError(f"{', '.join(extra)}: give --env too, or neither")
 
 

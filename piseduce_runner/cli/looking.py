@@ -27,7 +27,13 @@ def status(context: Context, unconfigured: bool) -> None:
 
 @click.command()
 @click.argument("node", required=False)
-@click.option("--limit", default=200, show_default=True, help="The newest so many lines.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=200,
+    show_default=True,
+    help="The newest so many lines.",
+)
 @click.pass_obj
 def history(context: Context, node: str | None, limit: int) -> None:
     """Show the journal: which states nodes went through, how long and how they ended, and why.
@@ -54,11 +60,14 @@ def log(context: Context, node: str, all_states: bool) -> None:
     with existing_store(site) as store:
         transitions = store.transitions(node) if store else []
         held = store.last_deployments([node]) if store else []
-    if not transitions and held and held[0].reason:
-        raise UserError(f"{node} has no log, for nothing was begun: {held[0].reason}")
-    if not transitions:
-        raise UserError(f"{node} has no log: nothing was ever deployed on it")
-    journal.log(context.json, journal.choose_transition(transitions, held[0]), all_states)
+    if not held:
+        raise UserError(f"{node} has no log: nothing was ever done to it")
+    # What was there before would be taken for what went wrong now.
+    of_last = [one for one in transitions if one.deployment == held[0].id]
+    if not of_last:
+        why = f": {held[0].reason}" if held[0].reason else " yet"
+        raise UserError(f"{node} has no log of its {held[0].process}, for nothing was begun{why}")
+    journal.log(context.json, journal.choose_transition(of_last, held[0]), all_states)
 
 
 @click.command()

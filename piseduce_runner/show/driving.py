@@ -67,9 +67,11 @@ def _show_plan(request: Request, states: list[str]) -> None:
     names = ", ".join(node.name for node in request.nodes)
     size = f"{request.part_bytes // MIB} MiB" if request.part_bytes else "the whole card"
     password = "a password" if request.password_hash else "no password"
+    count = len(request.ssh_keys)
+    keys = f"{count or 'no'} SSH key{'s' if count != 1 else ''}"
     click.echo(f"would deploy {request.environment.name} on {names},")
     click.echo(
-        f"with {size} for the system, {len(request.ssh_keys)} SSH keys and {password} for"
+        f"with {size} for the system, {keys} and {password} for"
         f" {request.environment.login}, through these states:"
     )
     click.echo("  " + " ".join(states))

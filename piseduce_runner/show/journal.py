@@ -36,6 +36,9 @@ def history(as_json: bool, transitions: list[Transition], acts: list[Act], limit
             }
         )
         return
+    if not newest:
+        click.echo("nothing was done yet")
+        return
     table = new_table("#", "STARTED", "NODE", "STATE", "TRY", "TOOK", "OUTCOME", "REASON")
     for one in newest:
         if isinstance(one, Act):

@@ -118,6 +118,20 @@ def test_log_of_a_node_that_never_began_says_why(run, store):
     assert "unknown environment 'gone'" in run("log", "node-1").output
 
 
+def test_log_of_an_earlier_deployment_is_not_taken_for_that_of_the_last(run, store, lost):
+    begin(store)
+    store.end("node-1", "driver 7", Status.LOST, "unknown environment 'gone'", START + 60, {})
+    result = run("log", "node-1")
+    assert result.exit_code == 2
+    assert "nothing was begun: unknown environment 'gone'" in result.output
+
+
+def test_history_says_when_there_is_none_and_refuses_senseless_limits(run):
+    assert run("history").output == "nothing was done yet\n"
+    assert run("history", "--limit", "0").exit_code == 2
+    assert run("history", "--limit", "-5").exit_code == 2
+
+
 def test_history_tells_states_tries_and_who_asked_for_what(run, store, lost):
     store.record_act("root", "cancel", "node-1", START + 35, forced=True, detail="deploy: turn_on")
     told = json.loads(run("--json", "history", "node-1").output)

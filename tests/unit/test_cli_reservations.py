@@ -161,6 +161,18 @@ def test_a_configured_node_is_deployed_without_saying_again_what(run):
     assert refused(run("deploy", "node-1", "--update"), "--update: give --env too")
 
 
+def test_a_dry_run_refuses_what_would_be_refused_and_changes_nothing(run, store):
+    run("reserve", "node-1", "--duration", "2h")
+    new = NewDeployment("node-2", "deploy", "debian-12", "bob", 4, "env_copy")
+    store.begin([new], "bob's driver", time.time(), time.time() + 600)
+    words = ["deploy", "--env", "debian-12", "--dry-run"]
+    assert refused(run(*words, "node-1", "node-2"), "node-2 is under way")
+    assert refused(run(*words, "node-1", "--duration", "1h"), "node-1 is reserved already")
+    assert run(*words, "node-1").exit_code == 0
+    assert list(store.deployments()) == ["node-2"]
+    assert [act.what for act in store.acts("node-1", 9)] == ["reserve"]
+
+
 def test_a_node_that_is_not_reserved_needs_an_environment(run):
     assert refused(run("deploy", "node-1"), "node-1 is not reserved", "--env")
 
