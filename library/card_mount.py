@@ -10,6 +10,7 @@ from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_deployed import (
     BOOT,
     ROOT,
+    SYSTEM_FILES,
     is_mounted,
     mount,
     point_of,
@@ -51,6 +52,11 @@ options:
     type: str
     choices: [mounted, unmounted]
     required: true
+  root_has:
+    description: Paths of which one must be on the second partition, which proves what it is.
+    type: list
+    elements: str
+    default: [etc/os-release, usr/lib/os-release]
   settles:
     description:
       - The TFTP folder holds this card's boot files already, so that with the card released the
@@ -108,7 +114,7 @@ def work(options, check_mode):
             wanted = options["state"] == "mounted"
             result["changed"] = any(is_mounted(card, place) != wanted for place in (BOOT, ROOT))
         elif options["state"] == "mounted":
-            fresh = [mount(card, place) for place in (ROOT, BOOT)]
+            fresh = [mount(card, place, options["root_has"]) for place in (ROOT, BOOT)]
             result["changed"] = any(fresh)
         else:
             result["changed"] = bool(release(card, BOOT, ROOT))
@@ -131,6 +137,7 @@ def main():
             **piseduce_card.ARGUMENTS,
             "state": {"type": "str", "choices": ["mounted", "unmounted"], "required": True},
             "settles": {"type": "bool", "default": False},
+            "root_has": {"type": "list", "elements": "str", "default": list(SYSTEM_FILES)},
         },
         supports_check_mode=True,
     )

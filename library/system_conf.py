@@ -8,12 +8,14 @@ import re
 import tempfile
 from pathlib import Path
 
-from ansible.module_utils import piseduce_card, piseduce_raspbian
+from ansible.module_utils import piseduce_card
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_card import card_of
 from ansible.module_utils.piseduce_card_tree import Tree
-from ansible.module_utils.piseduce_deployed import BOOT, ROOT, point_of, prove
+from ansible.module_utils.piseduce_deployed import BOOT, ROOT, SYSTEM_FILES, point_of, prove
+from ansible.module_utils.piseduce_plan import System
 from ansible.module_utils.piseduce_process import Failure, Watch, guarded, run
+from ansible.module_utils.piseduce_steps import parse_steps, plan
 from ansible.module_utils.piseduce_wanted import describe
 
 DOCUMENTATION = r"""
@@ -22,14 +24,11 @@ short_description: Configures the system on a node's card before it first boots
 description:
   - Works on the file systems that M(card_mount) has mounted. Nothing of the image is run. Links in
     it cannot lead out of it.
-  - Sets the host name. Makes the manager's key the only one that root accepts, and forbids root's
-    login by password.
-  - Makes a new SSH host key of type ed25519 and removes all others. The key is returned in
-    C(remember), so that the manager expects exactly this system from now on. If the card already
-    has the key given as O(known_host_key), it stays.
-  - Removes what would make the system resize its partition, make other host keys or wait for
-    someone at its first boot, and what would make a Pi 3 boot from the card.
-  - Enables the SSH server.
+  - What is done is a list of named steps, which the family of the image brings (docs/families.md).
+    They set the host name, the manager's key, a new SSH host key of type ed25519, and what the
+    first boot may and may not do.
+  - The public host key is returned in C(remember), so that the manager expects exactly this system
+    from now on. If the card already has the key given as O(known_host_key), it stays.
   - Everything is read back afterwards, and written to the card.
 options:
   device:
@@ -48,10 +47,26 @@ options:
     description: Seconds after which the work is given up.
     type: int
     required: true
-  family:
-    description: The family of the image. Each has its own way to be configured.
+  steps:
+    description:
+      - What is done, in this order. Each is a name, or a mapping of one name to its argument.
+    type: list
+    elements: raw
+    required: true
+  never_on_boot:
+    description: Files that must not be on the boot partition; with C(bootcode.bin) a Pi 3 boots
+      from its card.
+    type: list
+    elements: str
+    default: [bootcode.bin]
+  root_has:
+    description: Paths of which one must be on the second partition, which proves what it is.
+    type: list
+    elements: str
+    default: [etc/os-release, usr/lib/os-release]
+  login:
+    description: The system's default user.
     type: str
-    choices: [raspbian]
     required: true
   hostname:
     description: The node's name, a host name label (RFC 1123).
@@ -79,7 +94,8 @@ EXAMPLES = r"""
 - name: Make the system on the card this node's own
   system_conf:
     device: /dev/mmcblk0
-    family: raspbian
+    steps: [hostname, root_key, openssh, root_on_card, {kernel_arguments: {remove: [quiet]}}]
+    login: pi
     hostname: node-1
     manager_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEo1L1pJd2FzZXhhbXBsZWtleW9mdGhlbWFuYWdlcjEy
     timeout: 60
@@ -97,9 +113,6 @@ changed_paths:
   elements: str
 """
 
-FAMILIES = {"raspbian": piseduce_raspbian}
-"""A family has `wanted_on_root`, `wanted_on_boot`, and `HOST_KEY`: where its host key is."""
-
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _PUBLIC_KEY = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\r\n]*)?")
 
@@ -113,14 +126,14 @@ def check_options(options):
         raise Failure("manager_key is not a public SSH key on one line")
 
 
-def host_key(tree, path, known):
+def host_key(private, known):
     """The host key to be used: the card's own if it is the known one, else a new one.
 
+    :param private: the card's private key, bytes or None
     :returns: ``(private key, public key)`` as bytes and as ``ssh-ed25519 AAAA...``
     """
     with tempfile.TemporaryDirectory(prefix="piseduce-", dir="/run") as folder:
         file = Path(folder) / "key"
-        private = tree.read(path)
         if known and private is not None:
             file.touch(mode=0o600)
             file.write_bytes(private)
@@ -163,27 +176,31 @@ def apply(tree, items, check_mode):
 def configure(options, check_mode):
     """Do the module's work; returns its result."""
     check_options(options)
-    family = FAMILIES[options["family"]]
+    parse_steps(options["steps"])
     with (
         Watch(options["timeout"], "configuring the system on the card"),
         card_of(options, "system_conf") as card,
     ):
         for place in (ROOT, BOOT):
-            prove(card, place)
+            prove(card, place, options["root_has"])
         with Tree(point_of(card, ROOT)) as root, Tree(point_of(card, BOOT), in_place=True) as boot:
-            private, public = host_key(root, family.HOST_KEY, options["known_host_key"])
-            on_root = family.wanted_on_root(
-                root, options["hostname"], options["manager_key"], private, public
+            system = System(
+                root,
+                boot,
+                hostname=options["hostname"],
+                login=options["login"],
+                manager_key=options["manager_key"],
+                make_host_key=lambda found: host_key(found, options["known_host_key"]),
             )
-            on_boot = family.wanted_on_boot(boot)
-            paths, differences = apply(root, on_root, check_mode)
-            boot_paths, boot_differences = apply(boot, on_boot, check_mode)
+            plan(system, options["steps"], options["never_on_boot"])
+            paths, differences = apply(root, system.root.items, check_mode)
+            boot_paths, boot_differences = apply(boot, system.boot.items, check_mode)
     return {
         "changed": bool(paths or boot_paths),
         "changed_paths": paths + boot_paths,
         "diff": differences + boot_differences,
         # In check mode the new key is thrown away: nobody may expect it.
-        "remember": {} if check_mode else {"host_key": public},
+        "remember": {} if check_mode else {"host_key": system.host_key},
     }
 
 
@@ -191,7 +208,10 @@ def main():
     module = AnsibleModule(
         argument_spec={
             **piseduce_card.ARGUMENTS,
-            "family": {"type": "str", "choices": sorted(FAMILIES), "required": True},
+            "steps": {"type": "list", "elements": "raw", "required": True},
+            "never_on_boot": {"type": "list", "elements": "str", "default": ["bootcode.bin"]},
+            "root_has": {"type": "list", "elements": "str", "default": list(SYSTEM_FILES)},
+            "login": {"type": "str", "required": True},
             "hostname": {"type": "str", "required": True},
             # Public keys: nothing in them is to be hidden.
             "manager_key": {"type": "str", "required": True, "no_log": False},

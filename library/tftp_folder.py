@@ -101,6 +101,16 @@ options:
         for a partition is no source of boot files.
     type: bool
     default: false
+  source_mount:
+    description:
+      - A shell command that mounts O(source_folder) on O(source_node), for a system that does not
+        keep it mounted. Used if nothing is mounted there, and undone afterwards.
+    type: str
+    default: ""
+  source_unmount:
+    description: A shell command that undoes O(source_mount).
+    type: str
+    default: ""
   settles:
     description:
       - The source is the running system's own, so that the node needs nothing but a restart once
@@ -200,12 +210,18 @@ class LocalSource:
 class NodeSource:
     """A folder on a node, through SSH: the node lists and digests, tar brings the contents."""
 
-    def __init__(self, folder, node, mounted, limit):
+    def __init__(self, parameters, limit):
+        folder, node = parameters["source_folder"], parameters["source_node"]
         self.name = f"{folder} on {node['host_key_alias']}"
         self._node, self._limit = node, limit
-        self._enter = f"cd {shlex.quote(folder)} || exit {_NO_FOLDER}; "
-        if mounted:
-            self._enter += f"mountpoint -q . || exit {_NOT_MOUNTED}; "
+        # mounts(5) as every Linux has it; not every busybox has mountpoint(1).
+        self._enter = f"m() {{ grep -qs {shlex.quote(f' {folder} ')} /proc/mounts; }}; "
+        if parameters["source_mount"]:
+            undo = shlex.quote(f"cd / && {parameters['source_unmount']}")
+            self._enter += f"m || {{ {parameters['source_mount']} && trap {undo} 0; }} >&2; "
+        self._enter += f"cd {shlex.quote(folder)} || exit {_NO_FOLDER}; "
+        if parameters["source_mounted"]:
+            self._enter += f"m || exit {_NOT_MOUNTED}; "
 
     def tree(self):
         return self._ask(listing_command(), lambda stream: parse_listing(stream, self._limit()))
@@ -246,7 +262,7 @@ class NodeSource:
 def _source(parameters, limit):
     folder, mounted = parameters["source_folder"], parameters["source_mounted"]
     if parameters["source_node"]:
-        return NodeSource(folder, parameters["source_node"], mounted, limit)
+        return NodeSource(parameters, limit)
     return LocalSource(folder, mounted, limit)
 
 
@@ -347,6 +363,8 @@ def main():
             "source_folder": {"type": "path"},
             "source_node": ARGUMENT,
             "source_mounted": {"type": "bool", "default": False},
+            "source_mount": {"type": "str", "default": ""},
+            "source_unmount": {"type": "str", "default": ""},
             "settles": {"type": "bool", "default": False},
             "required_files": {"type": "list", "elements": "str", "default": []},
             "max_files": {"type": "int", "default": 5000},

@@ -67,6 +67,12 @@ options:
     description: The host name that the expected system has in C(/etc/hostname).
     type: str
     required: true
+  ready:
+    description:
+      - A shell command that fails as long as the system is not ready, such as during its first
+        start. Empty if the system is ready once it answers.
+    type: str
+    default: ""
   previous_boot_id:
     description: Boot id of an earlier start. A system that still runs since then is not accepted.
     type: str
@@ -124,6 +130,7 @@ _INTERVAL = 0.3  # seconds from the start of one attempt to the next
 # sshd(8) locks out who fails to log in too often (PerSourcePenalties, OpenSSH 9.8).
 _DENIED_INTERVAL = 2.0
 
+_NOT_READY = 90  # exit status of the node's shell
 _QUESTION = "cat /etc/hostname /proc/sys/kernel/random/boot_id"
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -145,13 +152,16 @@ class _TooMuch(Exception):
     """What the node says is longer than any answer."""
 
 
-def _ask(node, patience):
+def _ask(node, ready, patience):
     """Log in and ask; returns (exit status, what the node said, what ssh said).
+
+    With the shell command `ready`, the status is 0 only if that succeeds, and else `_NOT_READY`.
 
     :raises subprocess.TimeoutExpired: it took longer than `patience` seconds
     :raises _TooMuch: the two were longer than `_LONGEST` bytes
     """
-    command = ssh_command(node, _QUESTION, connect_timeout=2)
+    question = f"{_QUESTION} && {{ {ready}; }} >&2 || exit {_NOT_READY}" if ready else _QUESTION
+    command = ssh_command(node, question, connect_timeout=2)
     with spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         try:
             output, complaint = _hear(child, patience)
@@ -185,8 +195,9 @@ def _hear(child, patience):
 class Waiting:
     """Attempts to find the expected system; `seen` says what the last complete one met."""
 
-    def __init__(self, node, hostname, previous_boot_id):
+    def __init__(self, node, hostname, previous_boot_id, ready=""):
         self._node, self._hostname, self._previous = node, hostname, previous_boot_id
+        self._ready = ready
         self.seen = ""
         self.interval = _INTERVAL
 
@@ -202,7 +213,7 @@ class Waiting:
             return ""
         patience = min(_LOGIN, left)
         try:
-            status, output, complaint = _ask(self._node, patience)
+            status, output, complaint = _ask(self._node, self._ready, patience)
         except subprocess.TimeoutExpired:
             if patience == _LOGIN or not self.seen:
                 self.seen = Answer.HANGS.value
@@ -210,8 +221,12 @@ class Waiting:
         except _TooMuch:
             self.seen = f"it said more than {_LONGEST} bytes instead of its host name and boot id"
             return ""
-        if status == 0:
-            return self._accepted(output.split())
+        if status == 0 or (status == _NOT_READY and self._ready):
+            boot_id = self._accepted(output.split())
+            if boot_id and status == _NOT_READY:
+                self.seen = f"it answers, and is not ready yet ({self._ready})"
+                return ""
+            return boot_id
         if status == SSH_FAILED:
             self.seen = explain(complaint)
             if answer_of(complaint) is Answer.DENIED:
@@ -234,8 +249,8 @@ class Waiting:
         return ""
 
 
-def _work(node, hostname, previous_boot_id, timeout):
-    waiting = Waiting(node, hostname, previous_boot_id)
+def _work(node, hostname, ready, previous_boot_id, timeout):
+    waiting = Waiting(node, hostname, previous_boot_id, ready)
     start = time.monotonic()
     end = start + timeout
     # Every wait below ends by itself; the watch is for what we did not think of, and notices when
@@ -266,6 +281,7 @@ def main():
         argument_spec={
             "node": {**ARGUMENT, "required": True},
             "hostname": {"type": "str", "required": True},
+            "ready": {"type": "str", "default": ""},
             "previous_boot_id": {"type": "str", "default": ""},
             "timeout": {"type": "int", "required": True},
         },

@@ -72,10 +72,10 @@ class Tree:
             except FileNotFoundError:
                 return None
 
-    def read(self, path):
+    def read(self, path, longest=_LARGEST):
         """Contents of the file that a path leads to; None if it leads to no file in this tree.
 
-        :raises Failure: it is larger than any configuration file
+        :raises Failure: it has more bytes than `longest`, by default more than any configuration
         """
         try:
             # O_NONBLOCK: nobody writes into a pipe that lies in an image.
@@ -85,9 +85,9 @@ class Tree:
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return None
-            data = file.read(_LARGEST + 1)
-        if len(data) > _LARGEST:
-            raise Failure(f"{path} on the card is larger than {_LARGEST} bytes")
+            data = file.read(longest + 1)
+        if len(data) > longest:
+            raise Failure(f"{path} on the card is larger than {longest} bytes")
         return data
 
     def names(self, path):

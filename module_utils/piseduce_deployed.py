@@ -21,10 +21,8 @@ ROOT = Place("root", 2, "ext4")
 # Nothing of an image is run on the deploy OS.
 _OPTIONS = "rw,nosuid,nodev,noexec,noatime"
 # One of them must be there: proof that this is a system, and not an empty or another file system.
-_PROOF = {
-    "boot": ("cmdline.txt",),
-    "root": ("etc/os-release", "usr/lib/os-release"),
-}
+SYSTEM_FILES = ("etc/os-release", "usr/lib/os-release")
+_BOOT_FILES = ("cmdline.txt",)
 
 
 def point_of(card, place):
@@ -46,9 +44,10 @@ def is_mounted(card, place):
     return True
 
 
-def mount(card, place):
+def mount(card, place, root_has=SYSTEM_FILES):
     """Mount a partition of the card and prove it; a file system of Linux is checked before.
 
+    :param root_has: as for :func:`prove`
     :returns: True if it was not mounted yet
     :raises Failure: it cannot be mounted, or is not what it should be
     """
@@ -65,13 +64,14 @@ def mount(card, place):
         )
         if not is_mounted(card, place):
             raise Failure(f"mount reported success, and nothing is mounted on {point}")
-    prove(card, place)
+    prove(card, place, root_has)
     return fresh
 
 
-def prove(card, place):
+def prove(card, place, root_has=SYSTEM_FILES):
     """Demand that a place is mounted for writing and holds what it should.
 
+    :param root_has: paths of which one has to be on the second partition
     :raises Failure: with what is missing, and the state that has to run again
     """
     point = point_of(card, place)
@@ -80,10 +80,11 @@ def prove(card, place):
     if "ro" in mounted_at(point).options:
         raise Failure(f"{point} is mounted read-only: its file system may be damaged")
     # lstat: os-release is a link, which leads out of the card as seen from here.
-    if not any(os.path.lexists(f"{point}/{name}") for name in _PROOF[place.name]):
+    proof = root_has if place is ROOT else _BOOT_FILES
+    if not any(os.path.lexists(f"{point}/{name}") for name in proof):
         raise Failure(
             f"partition {place.index} of {card.path} does not hold a system: "
-            f"it has no {' or '.join(_PROOF[place.name])}"
+            f"it has no {' or '.join(proof)}"
         )
 
 

@@ -8,8 +8,9 @@ system answers now.
 from __future__ import annotations
 
 import enum
+import subprocess
 
-from ansible.module_utils.piseduce_process import one_line
+from ansible.module_utils.piseduce_process import Failure, ending, kill, one_line, spawn
 
 SSH_FAILED = 255
 """ssh(1), EXIT STATUS: an error of ssh itself, not of the remote command."""
@@ -100,3 +101,31 @@ def explain(complaint):
     if answer is Answer.BROKEN:
         return f"{answer.value}: {one_line(complaint) or 'ssh said nothing'}"
     return answer.value
+
+
+def run_on_node(node, command, text="", what="the command", accept=(0,)):
+    """Run a shell command on a node to its end; returns (exit status, what it said).
+
+    :param node: dict with the options of :data:`ARGUMENT`
+    :param text: for its standard input: what nobody may see in a list of processes
+    :param what: what it does, for the error message
+    :raises Failure: the node cannot be reached, or the command ends with another status
+    """
+    child = spawn(
+        ssh_command(node, command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+    )
+    try:
+        output, complaint = child.communicate(text)
+    finally:
+        kill(child)
+    if child.returncode == SSH_FAILED:
+        raise Failure(f"{node['host_key_alias']}: {explain(complaint)}")
+    if child.returncode not in accept:
+        said = one_line(complaint) or one_line(output) or "it said nothing"
+        raise Failure(f"{what} failed ({ending(child.returncode)}): {said}")
+    return child.returncode, output

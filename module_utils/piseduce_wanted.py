@@ -21,7 +21,8 @@ class File(namedtuple("File", "path data mode secret")):
             found is not None
             and stat.S_ISREG(found.st_mode)
             and tree.fits(found, self.mode)
-            and tree.read(self.path) == self.data
+            and found.st_size == len(self.data)
+            and tree.read(self.path, len(self.data)) == self.data
         )
 
     def make(self, tree):

@@ -9,6 +9,7 @@ from piseduce_runner import environments, planner
 from piseduce_runner.environments import Environment
 from piseduce_runner.errors import UserError
 from piseduce_runner.expressions import Expression, Facts
+from piseduce_runner.families import Family, find_family
 from piseduce_runner.known_hosts import ssh_options, write_known_hosts
 from piseduce_runner.planner import Record
 from piseduce_runner.processes import Phase, State
@@ -43,9 +44,10 @@ class BatchMaker:
             deployment = held[record.node]
             node = self._node(record.node)
             environment = self._environment(deployment)
-            variables[node.name] = self._connection(node, planner.phase_of(states))
-            variables[node.name] |= self._contract(node, deployment, environment)
-            facts = _facts(node, deployment, environment, len(records))
+            family, phase = self._family(deployment, environment), planner.phase_of(states)
+            variables[node.name] = self._connection(node, phase, family)
+            variables[node.name] |= self._contract(node, deployment, environment, family)
+            facts = _facts(node, deployment, environment, len(records), phase)
             timeouts[node.name] = {
                 state.position: _seconds(record, state, facts) for state in states
             }
@@ -69,18 +71,36 @@ class BatchMaker:
                 raise
             return None
 
-    def _connection(self, node: Node, phase: Phase) -> dict[str, Any]:
-        system = NFS_HOSTNAME if phase is Phase.NFS else node.name
+    def _family(self, deployment: Deployment, environment: Environment | None) -> Family | None:
+        """The family of the node's system, also when its environment is gone; None if unknown."""
+        name = environment.family if environment else deployment.options.get("family", "")
+        if not name:
+            return None
+        try:
+            return find_family(self.site.folder, name)
+        except UserError:
+            if deployment.process in _NEED_ENVIRONMENT:
+                raise
+            return None
+
+    def _connection(self, node: Node, phase: Phase, family: Family | None) -> dict[str, Any]:
+        deployed = phase is Phase.DEPLOYED
+        system = node.name if deployed else NFS_HOSTNAME
         return {
             "ansible_host": node.address,
-            "ansible_user": "root",
-            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_user": family.manager_login if family and deployed else "root",
+            "ansible_python_interpreter": (family.python if family and deployed else None)
+            or "/usr/bin/python3",
             "ansible_ssh_private_key_file": str(self.site.manager_key),
             "ansible_ssh_common_args": shlex.join(ssh_options(self.site, system)),
         }
 
     def _contract(
-        self, node: Node, deployment: Deployment, environment: Environment | None
+        self,
+        node: Node,
+        deployment: Deployment,
+        environment: Environment | None,
+        family: Family | None,
     ) -> dict[str, Any]:
         """The variables that docs/roles.md promises to roles."""
         name = deployment.environment
@@ -91,6 +111,7 @@ class BatchMaker:
                 "environment": environment.variables if environment else {"name": name},
                 "environment_url": f"{self.site.image_url}/{name}",
             },
+            "family": family.variables if family else {},
             "node_memory": deployment.memory,
             "node_card_device": node.card_device,
             "progress": self.progress(node.name),
@@ -113,7 +134,7 @@ def _host_keys(held: dict[str, Deployment]) -> dict[str, str]:
 
 
 def _facts(
-    node: Node, deployment: Deployment, environment: Environment | None, nodes: int
+    node: Node, deployment: Deployment, environment: Environment | None, nodes: int, phase: Phase
 ) -> Facts:
     """What the timeouts of a node's states may depend on."""
     return Facts(
@@ -123,6 +144,7 @@ def _facts(
         part_bytes=deployment.options.get("part_bytes", 0),
         nodes=nodes,
         model=node.model,
+        phase=phase.value,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from piseduce_runner import environments
 from piseduce_runner.environments import Environment
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import find_family
 from piseduce_runner.site import Node, Site
 
 _SECTOR = 512
@@ -53,6 +54,7 @@ class Request:
             "part_bytes": self.part_bytes,
             "password_hash": self.password_hash,
             "ssh_keys": list(self.ssh_keys),
+            "family": self.environment.family,
         }
 
 
@@ -72,6 +74,7 @@ def make_request(
     keys = read_ssh_keys(list(ssh_keys))
     password_hash = hash_password(password) if password is not None else ""
     found = find_environment(site, environment)
+    find_family(site.folder, found.family)
     check_part_size(part_bytes, found, chosen)
     site.check_ready()
     return Request(tuple(chosen), found, update, part_bytes, password_hash, keys)

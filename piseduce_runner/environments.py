@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 import yaml
 
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import NAME as FAMILY
 from piseduce_runner.policy import NO_POLICY, Policy
 
 DESCRIPTION = "environment.yml"
 SECTOR = 512  # bytes; the unit of an MBR, whatever the device
-FAMILIES = ("raspbian",)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -33,7 +33,7 @@ class Environment:
 
     folder: Path
     name: str  # the folder's name, and the last part of the image's URL
-    family: str  # one of FAMILIES: how the system is configured
+    family: str  # how the system is configured; see families.py
     login: str  # the image's default user
     boot_directory: str  # where the deployed system mounts its boot partition
     image: str  # file names, in `folder`
@@ -67,6 +67,7 @@ _KEYS = {
 _OPTIONAL = {"system"}
 _PATTERNS = {
     "name": NAME,
+    "family": FAMILY,
     "login": LOGIN,
     "image": FILE_NAME,
     "block_map": FILE_NAME,
@@ -191,10 +192,6 @@ def _checked(file: Path, values: dict[str, object]) -> dict[str, object]:
 def _check_layout(file: Path, env: Environment) -> None:
     path = PurePosixPath(env.boot_directory)
     for found, problem in (
-        (
-            env.family not in FAMILIES,
-            f"family {env.family!r} is unknown (known: {', '.join(FAMILIES)})",
-        ),
         (
             env.name != env.folder.name,
             f"name is {env.name!r}, but the folder's is {env.folder.name!r}",

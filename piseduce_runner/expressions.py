@@ -28,7 +28,8 @@ class Facts:
 
     Sizes are in bytes: of the uncompressed image, of its mapped blocks, of the compressed image,
     and of the partition that was asked for (0: the whole card). `nodes` is the number of nodes in
-    the batch, `model` the node's model as in the inventory.
+    the batch, `model` the node's model as in the inventory, `phase` where it runs: `nfs` or
+    `deployed`.
     """
 
     image_bytes: int = 0
@@ -37,6 +38,7 @@ class Facts:
     part_bytes: int = 0
     nodes: int = 0
     model: str = ""
+    phase: str = ""
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def _groups(records: list[Record]) -> list[list[Record]]:
     groups: dict[tuple, list[Record]] = {}
     for record in records:
         stretch = planner.next_stretch(record)
-        key = tuple((state.position, state.name, state.phase) for state in stretch)
+        key = tuple((state.position, state.name, state.phase, state.role) for state in stretch)
         groups.setdefault((record.process.name, key), []).append(record)
     return list(groups.values())
 

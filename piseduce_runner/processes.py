@@ -61,6 +61,7 @@ class State:
     which a retry begins (an earlier state, or this one: None). `power_cycle`: after the retries,
     the node is power-cycled once before it is lost. `durable`: the effect survives a power cycle.
     `reboots`: the node restarts at the end of the state, so what comes next meets another system.
+    `role` does the work, if not the one of the state's name (families replace roles).
     `power`: what the state does to the node's power. `only_if` names the condition without which
     the state is passed over.
     """
@@ -77,6 +78,7 @@ class State:
     reboots: bool = False
     power: Power | None = None
     only_if: str | None = None
+    role: str = ""
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,15 @@ def write_states(folder: Path, gates: Path, states: tuple[State, ...], roles: li
     for state in states:
         timeout = f"{{{{ state_timeouts['{state.position}'] }}}}"
         variables = {"state_timeout": timeout, "state_phase": state.phase.value}
-        specification = folder / f"{state.name}.json"
-        specification.write_text(json.dumps(load_argument_spec(state.name, roles)), "utf-8")
+        role = state.role or state.name
+        specification = folder / f"{role}.json"
+        specification.write_text(json.dumps(load_argument_spec(role, roles)), "utf-8")
         gate = f"{gates}/{{{{ inventory_hostname }}}}.{state.position}"
         tasks += [
             _enter_task(f"Enter {state.name}", gate, str(specification)) | {"vars": variables},
             {
                 "name": f"Go through {state.name}",
-                "ansible.builtin.import_role": {"name": state.name, "rolespec_validate": False},
+                "ansible.builtin.import_role": {"name": role, "rolespec_validate": False},
                 "vars": variables,
             },
         ]

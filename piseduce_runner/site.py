@@ -3,7 +3,7 @@
 inventory/hosts.yml   nodes and switches (groups of these names) and the site's variables
 environments/NAME/    the environments
 keys/                 the manager's SSH key, and the host key of the deploy OS
-processes.yml, roles/ optional: the site's own process table and roles
+processes.yml, roles/, families/ optional: the site's own process table, roles and families
 known_hosts           the host keys that the manager expects (written by the driver)
 state/                the store and the logs
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from piseduce_runner import paths
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import Family, with_roles
 from piseduce_runner.policy import NO_POLICY, Policy, apply, check_states
 from piseduce_runner.process_table import load_processes
 from piseduce_runner.processes import Process
@@ -171,14 +172,22 @@ def load_site_processes(site: Path) -> dict[str, Process]:
     return load_processes(table, role_folders(site))
 
 
-def site_processes(site: Site, *policies: Policy) -> dict[str, Process]:
-    """The site's process table, changed by the site's policy and then by the given ones.
+def site_processes(
+    site: Site, *policies: Policy, family: Family | None = None
+) -> dict[str, Process]:
+    """The site's process table, changed by the family, the site's policy and then the given ones.
 
-    Raises `UserError` when the table is wrong, or a policy names a state that it does not have.
+    Raises `UserError` when the table is wrong, when a policy names a state that it does not have,
+    or a family a role that there is not.
     """
     table = load_site_processes(site.folder)
     check_states(table.values(), site.policy, *policies)
-    return {name: apply(process, site.policy, *policies) for name, process in table.items()}
+    if family is not None:
+        table = {name: with_roles(process, family, site.roles) for name, process in table.items()}
+        policies = (family.policy, site.policy, *policies)
+    else:
+        policies = (site.policy, *policies)
+    return {name: apply(process, *policies) for name, process in table.items()}
 
 
 def read_public_key(path: Path) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from piseduce_runner import environments
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import find_family
 from piseduce_runner.processes import Process
 from piseduce_runner.site import Site, site_processes
 
@@ -37,4 +38,6 @@ class SiteProcesses:
             if name == "deploy":
                 raise
             return site_processes(self.site)
-        return site_processes(self.site, found.policy)
+        return site_processes(
+            self.site, found.policy, family=find_family(self.site.folder, found.family)
+        )

@@ -6,6 +6,7 @@ from piseduce_runner.cli.context import Context, existing_store
 from piseduce_runner.cli.reserving import show_reservations
 from piseduce_runner.environments import find as find_environment
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import find_family
 from piseduce_runner.show import journal, nodes
 from piseduce_runner.show import processes as process_tables
 from piseduce_runner.site import site_processes
@@ -77,8 +78,12 @@ def log(context: Context, node: str, all_states: bool) -> None:
 def processes(context: Context, name: str | None, environment: str | None) -> None:
     """Show the processes: their states, and each one's policy at this site."""
     site = context.site()
-    policies = [find_environment(site.environments, environment).policy] if environment else []
-    table = site_processes(site, *policies)
+    if environment:
+        found = find_environment(site.environments, environment)
+        family = find_family(site.folder, found.family)
+        table = site_processes(site, found.policy, family=family)
+    else:
+        table = site_processes(site)
     if name is not None and name not in table:
         raise UserError(f"unknown process: {name}; there are: {', '.join(table)}")
     process_tables.processes(context.json, [table[name]] if name else list(table.values()))

@@ -6,8 +6,9 @@ from pathlib import Path
 from piseduce_runner.doctor.findings import Finding, ok, problem, warning
 from piseduce_runner.environments import list_environments
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import find_family
 from piseduce_runner.policy import check_states
-from piseduce_runner.site import Site, load_site_processes, role_folders
+from piseduce_runner.site import Site, load_site_processes, role_folders, site_processes
 from piseduce_runner.site_reader import Survey
 from piseduce_runner.store import Store
 
@@ -80,7 +81,7 @@ def check_policies(site: Site) -> list[Finding]:
     except UserError:
         return []  # the table's own finding
     environments, _ = list_environments(site.environments)
-    findings = []
+    findings = _check_families(site, {one.family for one in environments})
     for policy in (site.policy, *(one.policy for one in environments)):
         try:
             check_states(processes.values(), policy)
@@ -88,6 +89,18 @@ def check_policies(site: Site) -> list[Finding]:
             remedy = "correct the name, or take the entry away"
             findings.append(problem("policy", policy.source, str(error), remedy))
     return findings or [ok("policy", "policy", "it names states that there are")]
+
+
+def _check_families(site: Site, used: set[str]) -> list[Finding]:
+    """The site's families, and those that its environments are of, are sound."""
+    findings = []
+    own = {file.stem for file in (site.folder / "families").glob("*.yml")}
+    for name in sorted(used | own):
+        try:
+            site_processes(site, family=find_family(site.folder, name))
+        except UserError as error:
+            findings.append(problem("family", name, str(error), "correct its file"))
+    return findings
 
 
 def check_environments(folder: Path) -> list[Finding]:

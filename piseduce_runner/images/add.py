@@ -1,14 +1,14 @@
 """Making an environment of an image: the folder appears complete, or not at all."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from piseduce_runner.environments import (
     DESCRIPTION,
-    FAMILIES,
     LOGIN,
     NAME,
     Environment,
@@ -16,9 +16,9 @@ from piseduce_runner.environments import (
     load,
 )
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import Family, load_families
 from piseduce_runner.images import tools
 from piseduce_runner.images.block_map import mapped_ranges
-from piseduce_runner.images.families import sign_of
 from piseduce_runner.images.image_file import ImageFile
 from piseduce_runner.images.pack import flush, pack, sha256
 from piseduce_runner.images.scratch import scratch_folder, system_errors
@@ -56,20 +56,21 @@ class Added:
 def add_environment(
     file: Path, root: Path, wishes: Wishes = NO_WISHES, progress: Progress = SILENT
 ) -> Added:
-    """Make an environment in the folder `root` of an image.
+    """Make an environment in the folder `root` (a site's `environments`) of an image.
 
     Raises UserError, in one line, for whatever makes it impossible; nothing is left then.
     """
     tools.require(*_TOOLS)
     name = wishes.name if wishes.name is not None else name_of(file)
-    check_wishes(name, wishes)
+    families = load_families(root.parent)
+    check_wishes(name, wishes, families)
     folder = root / name
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder}: there is an environment of this name; take another (--name)")
     with scratch_folder(root, name) as scratch, system_errors(scratch):
         with raw_image(file, scratch, progress) as image:
-            found = survey(image)
-            described, notes = _describe(image, found, wishes)
+            found = survey(image, families.values())
+            described, notes = _describe(image, found, wishes, families)
             _make(image, found, scratch, folder, {"name": name} | described, progress)
         _appear(scratch, folder)
     return Added(load(folder), found, notes)
@@ -81,52 +82,40 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^a-z0-9._-]+", "-", stem).strip("._-")
 
 
-def check_wishes(name: str, wishes: Wishes) -> None:
+def check_wishes(name: str, wishes: Wishes, families: Mapping[str, Family]) -> None:
     """Raises UserError for names of environments, families and users that are none."""
     if not NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise UserError(
             f"{name!r} cannot be an environment's name: up to {_LONGEST_NAME} of a-z, 0-9, '.', "
             "'_' and '-', a letter or digit first (--name)"
         )
-    if wishes.family is not None and wishes.family not in FAMILIES:
-        raise UserError(f"unknown family {wishes.family!r}; there are: {', '.join(FAMILIES)}")
+    if wishes.family is not None and wishes.family not in families:
+        raise UserError(f"unknown family {wishes.family!r}; there are: {', '.join(families)}")
     if wishes.login is not None and not LOGIN.fullmatch(wishes.login):
         raise UserError(f"{wishes.login!r} cannot be a user's name (--login)")
 
 
 def _describe(
-    image: ImageFile, found: Survey, wishes: Wishes
+    image: ImageFile, found: Survey, wishes: Wishes, families: Mapping[str, Family]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The keys of environment.yml that say how to configure the system; and what to tell of it."""
     notes = []
-    sign, name = found.sign, found.system or "no os-release"
+    family, name = found.family, found.system or "no os-release"
     if wishes.family is not None:
-        if sign is not None and sign.family != wishes.family:
-            notes.append(f"looks like {sign.family} ({name}), taken as {wishes.family} as asked")
-            sign = None
-        sign = sign or sign_of(wishes.family)
-        family = wishes.family
-    elif sign is None:
+        if family is not None and family.name != wishes.family:
+            notes.append(f"looks like {family.name} ({name}), taken as {wishes.family} as asked")
+        family = families[wishes.family]
+    elif family is None:
         raise UserError(
             f"{image.name}: of no family that is known ({name}); if it can be configured like one "
-            f"of {', '.join(FAMILIES)}, say which (--family)"
+            f"of {', '.join(families)}, say which (--family)"
         )
-    elif sign.family not in FAMILIES:
-        raise UserError(
-            f"{image.name}: of the family {sign.family} ({name}), which cannot be deployed yet; "
-            f"there are: {', '.join(FAMILIES)}"
-        )
-    else:
-        family = sign.family
-    login = wishes.login or (sign.login if sign else None)
-    if login is None:
-        raise UserError(f"{image.name}: the default user of {family} is not known (--login)")
     if not found.root.system.settled:
         notes.append("its root file system was not cleanly unmounted: all of it will be copied")
     described = {
-        "family": family,
-        "login": login,
-        "boot_directory": wishes.boot_directory or found.boot_directory,
+        "family": family.name,
+        "login": wishes.login or family.login,
+        "boot_directory": wishes.boot_directory or replace(found, family=family).boot_directory,
         "system": found.system,
     }
     return described, tuple(notes)

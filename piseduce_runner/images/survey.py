@@ -1,12 +1,14 @@
 """What an image is: its partitions, which of them boots, where the system is, of what family."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import Family
 from piseduce_runner.images.content import Volume, mounted_boot_directory, os_release
 from piseduce_runner.images.ext4 import Ext4, read_ext4
-from piseduce_runner.images.families import Sign, recognise
+from piseduce_runner.images.families import recognise
 from piseduce_runner.images.fat import Fat, read_fat
 from piseduce_runner.images.image_file import ImageFile
 from piseduce_runner.images.partition_table import Kind, Partition, Table, read_table
@@ -44,7 +46,7 @@ class Survey:
     boot: Volume
     root: Volume
     system: str  # its own name: "Debian GNU/Linux 12 (bookworm)"; may be empty
-    sign: Sign | None
+    family: Family | None
     mounts_boot_at: str | None
 
     @property
@@ -60,15 +62,18 @@ class Survey:
     @property
     def boot_directory(self) -> str:
         """Where the system mounts its boot partition."""
-        if self.sign is not None and self.sign.boot_directory is not None:
-            return self.sign.boot_directory
+        if self.family is not None and self.family.boot_directory is not None:
+            return self.family.boot_directory
         if self.mounts_boot_at is not None:
             return self.mounts_boot_at
         return "/boot/firmware" if self.root.has("boot/firmware") else "/boot"
 
 
-def survey(image: ImageFile) -> Survey:
-    """Look into an image. Raises UserError if it is none, or none that the states can deploy."""
+def survey(image: ImageFile, families: Iterable[Family]) -> Survey:
+    """Look into an image, which may be of one of the families.
+
+    Raises UserError if it is none, or none that the states can deploy.
+    """
     table = read_table(image)
     parts = tuple(Part(p, read_fat(image, p) or read_ext4(image, p)) for p in table.partitions)
     if table.kind is Kind.GPT:
@@ -92,7 +97,7 @@ def survey(image: ImageFile) -> Survey:
         boot,
         root,
         _NOT_PRINTABLE.sub("", name)[:80].strip(),
-        recognise(boot, root, release.get("ID", "")),
+        recognise(families, boot, root, release.get("ID", "")),
         mounted_boot_directory(root),
     )
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from piseduce_runner.families import find_family
+
 from .conftest import PROJECT, make_key
 
 HOSTNAME = Path("/etc/hostname").read_text().strip()
@@ -55,6 +57,7 @@ class Node:
             "node_serial": "0000aa01",
             "piseduce_tftp_root": str(self.tftp),
             "piseduce_nfs_boot_files": str(folder / "nfs-boot"),
+            "family": find_family(None, "raspbian").variables,
             "node_memory": {},
             "state_timeout": 60,
             "state_phase": "deployed",

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from boot.conftest import free_port, make_key
 
+from piseduce_runner.families import find_family
+
 from . import image as images
 from .conftest import MIB, ROOT
 
@@ -40,12 +42,14 @@ def contract(card, server, environment, progress):
             "environment": {
                 **environment,
                 "family": "raspbian",
+                "login": "pi",
                 "image": "image.img.zst",
                 "block_map": "image.bmap",
             },
             "environment_url": f"{server.url}/debian",
             "part_bytes": 64 * MIB,
         },
+        "family": find_family(None, "raspbian").variables,
         "node_memory": {},
         "state_timeout": 60,
         "progress": {name: progress[name] for name in ("address", "port", "token")},

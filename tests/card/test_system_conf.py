@@ -2,11 +2,14 @@
 
 import pytest
 
+from piseduce_runner.families import find_family
+
 from . import image as images
 
 MANAGER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0fWyDqzTJ0sCzUUa0x8Rj1h6oVtVqYw5Qy2VQ0m1aB manager"
 ROOT = "/mnt/piseduce/root"
 BOOT = "/mnt/piseduce/boot"
+STEPS = list(find_family(None, "raspbian").system_conf)
 
 
 @pytest.fixture
@@ -20,7 +23,8 @@ def mounted(written, run_module):
 def configure(run_module):
     def run(card, **options):
         options = {
-            "family": "raspbian",
+            "steps": STEPS,
+            "login": "pi",
             "hostname": "node-7",
             "manager_key": MANAGER,
             "timeout": 60,

@@ -118,7 +118,7 @@ def test_a_flipped_bit_is_found(folder: Path, name: str) -> None:
         ({"mapped_bytes": -1}, "mapped_bytes must be positive, not -1"),
         ({"name": "Sample"}, "name: 'Sample' is not of the form"),
         ({"name": "other"}, "name is 'other', but the folder's is 'sample-1.0'"),
-        ({"family": "plan9"}, "family 'plan9' is unknown"),
+        ({"family": "plan 9"}, "family: 'plan 9' is not of the form"),
         ({"image": "../image.img.zst"}, "image: '../image.img.zst' is not of the form"),
         ({"block_map": "image.img.zst"}, "image and block_map are the same file"),
         ({"compressed_sha256": "abc"}, "compressed_sha256: 'abc' is not of the form"),

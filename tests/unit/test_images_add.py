@@ -9,8 +9,9 @@ import disk_images
 import pytest
 from disk_images import MIB, SECTOR, Recipe, call
 
-from piseduce_runner.environments import FAMILIES, load
+from piseduce_runner.environments import load
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import load_families
 from piseduce_runner.images import add as images
 from piseduce_runner.images.add import Wishes, add_environment, name_of
 from piseduce_runner.images.steps import SILENT
@@ -80,16 +81,19 @@ def test_the_family_is_told_by_what_is_in_the_image(
 ) -> None:
     path = disk_images.make(tmp_path / "raspbian.img", recipe)  # whatever its name says
     with raw_image(path, tmp_path, SILENT) as image:
-        found = survey(image)
-        assert (found.sign.family, found.sign.login, found.boot_directory) == expected
+        found = survey(image, load_families().values())
+        assert (found.family.name, found.family.login, found.boot_directory) == expected
 
 
-def test_a_family_that_cannot_be_deployed_yet_is_named(
-    tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "FAMILIES", tuple(set(FAMILIES) - {"ubuntu"}))
-    image = disk_images.make(tmp_path / "disk.img", root=disk_images.UBUNTU)
-    is_refused(image, site, r"of the family ubuntu \(Ubuntu 24\.04\.1 LTS\), which cannot be depl")
+def test_a_sites_own_family_is_asked_before_ours(tmp_path: Path, site: Path) -> None:
+    (site.parent / "families").mkdir()
+    (site.parent / "families" / "student_os.yml").write_text(
+        "description: ours\nlogin: student\nsystem_conf: [openssh]\n"
+        "recognised_by: [{os_release: [debian], root_has: [home/pi/.profile]}]\n"
+    )
+    image = disk_images.make(tmp_path / "disk.img")
+    env = add_environment(image, site).environment
+    assert (env.family, env.login) == ("student_os", "student")
 
 
 def test_an_image_of_no_known_family_needs_to_be_told(tmp_path: Path, site: Path) -> None:

@@ -9,7 +9,10 @@ import pytest
 from sites import write_site
 
 ROOT = Path(__file__).parents[2]
-CONTENT = ("playbooks", "roles", "library", "module_utils", "action_plugins", "filter_plugins")
+CONTENT = [
+    *("playbooks", "families", "roles", "library", "module_utils"),
+    *("action_plugins", "filter_plugins"),
+]
 
 
 @pytest.fixture(scope="module")
