@@ -207,7 +207,7 @@ def test_a_node_that_is_under_way_or_is_somebody_elses_is_refused(run, tmp_path,
 
     from piseduce_runner import deployment
 
-    image = SimpleNamespace(name="debian-12")
+    image = SimpleNamespace(name="debian-12", family="raspbian")
     monkeypatch.setattr(deployment, "find_environment", lambda site, name: image)
     monkeypatch.setattr(deployment, "check_part_size", lambda *_: None)
     store = Store.open(tmp_path / "site" / "state" / "piseduce.db")
