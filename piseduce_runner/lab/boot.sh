@@ -63,6 +63,8 @@ firmware() {
     kernel=$(sed -n 's/^kernel=//p' "$BOARD/tftp/config.txt" 2>/dev/null | tail -n 1)
     fetch "${kernel:-kernel8.img}" || die "firmware: TFTP has no $SERIAL/${kernel:-kernel8.img}"
     [ -s "$BOARD/tftp/${kernel:-kernel8.img}" ] || die "firmware: the kernel is an empty file"
+    initrd=$(sed -n 's/^initramfs  *\([^ ]*\).*/\1/p' "$BOARD/tftp/config.txt" 2>/dev/null | tail -n 1)
+    [ -z "$initrd" ] || fetch "$initrd" || die "firmware: TFTP has no $SERIAL/$initrd"
     # The kernel starts without an address.
     ip address flush dev eth0 scope global
 }
@@ -72,7 +74,7 @@ fetch() {
     busybox tftp -g -b 1400 -r "$SERIAL/$1" -l "$BOARD/tftp/$1" "$server"
 }
 
-# Sets root, root_kind (nfs or card), root_number (of the partition), init.
+# Sets root, root_kind (nfs, card or ram), root_number (of the partition), init.
 read_cmdline() {
     root=
     init=/sbin/init
@@ -89,6 +91,16 @@ read_cmdline() {
     root_kind=card
     case $root in
         /dev/nfs) root_kind=nfs ;;
+        /dev/ram0)
+            root_kind=ram
+            init=/init
+            ;;
+        LABEL=*)
+            # The kernel knows no labels; whoever wrote this has a RAM disk that does.
+            [ -n "$initrd" ] || die "kernel panic: cannot open root device $root: no initramfs"
+            root_number=$(labelled "${root#LABEL=}")
+            [ -n "$root_number" ] || die "initramfs: no file system has $root"
+            ;;
         /dev/mmcblk0p[1-4]) root_number=${root#/dev/mmcblk0p} ;;
         PARTUUID=*-0[1-4])
             wanted=$(echo "${root#PARTUUID=}" | tr A-F a-f)
@@ -128,6 +140,24 @@ mount_card_root() {
         die "kernel panic: cannot open root device $root: no such partition"
     mount -t ext4 "${CARD}p$root_number" "$system" ||
         die "kernel panic: unable to mount root file system $root"
+}
+
+# The number of the partition whose ext4 has this label: 16 bytes at 120 of the superblock, at 1024.
+labelled() {
+    for number in 1 2 3 4; do
+        [ -b "${CARD:-/nowhere}p$number" ] || continue
+        found=$(dd if="${CARD}p$number" bs=4 skip=286 count=4 2> /dev/null | tr -d '\0')
+        [ "$found" != "$1" ] || echo "$number"
+    done
+}
+
+mount_ram_root() {
+    [ -n "$initrd" ] || die "kernel panic: $root, and no initramfs in config.txt"
+    mount -t tmpfs -o mode=755 rootfs "$system" || die "kernel panic: no memory for the RAM disk"
+    busybox gzip -dc "$BOARD/tftp/$initrd" > "$BOARD/initrd" &&
+        (cd "$system" && busybox cpio -idmu < "$BOARD/initrd") ||
+        die "kernel panic: $initrd cannot be unpacked"
+    rm "$BOARD/initrd"
 }
 
 mount_proc_sys() {
@@ -242,7 +272,10 @@ start_init() {
     cd "$system" || die "kernel panic: the root file system has gone"
     mkdir -p run/.board/machine
     pivot_root . run/.board/machine || die "kernel panic: pivot_root failed"
-    say "up $root_kind"
+    case $root_kind in
+        ram) say "up card" ;; # its RAM disk, packages and settings came with the card
+        *) say "up $root_kind" ;;
+    esac
     exec 3>&-
     # shellcheck disable=SC2016  # expanded by the board's own shell
     exec /run/.board/busybox env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin TERM=linux \

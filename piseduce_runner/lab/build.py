@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from piseduce_runner import paths
 from piseduce_runner.errors import UserError
 from piseduce_runner.images.add import Wishes, add_environment
 from piseduce_runner.lab import (
@@ -23,13 +24,16 @@ from piseduce_runner.lab import (
     build_boot_files,
     build_deploy_os,
     build_image,
+    build_picore,
     build_sources,
     build_tree,
+    build_ubuntu,
 )
 from piseduce_runner.lab.build_sources import Release
 
 PACKAGE = Path(build_tree.__file__).resolve().parent
 SCRATCH = ".building-"
+UBUNTU, PICORE = "ubuntu-24.04", "picore-15"
 NEEDED_BYTES = 2 * 1024**3  # two trees, the raw image, downloads
 TOOLS = {  # command: Debian package
     "mmdebstrap": "mmdebstrap",
@@ -41,6 +45,8 @@ TOOLS = {  # command: Debian package
     "debugfs": "e2fsprogs",
     "dumpe2fs": "e2fsprogs",
     "zstd": "zstd",
+    "openssl": "openssl",
+    "busybox": "busybox-static",
 }
 Report = Callable[[str], None]
 
@@ -53,6 +59,13 @@ class Artifacts:
     nfs_boot_files: Path  # template of a TFTP folder
     environment: Path  # of an environment, e.g. debian-12
     apt_repository: Path
+    ubuntu: Path  # of an environment
+    picore: Path  # of an environment
+
+    @property
+    def environments(self) -> tuple[Path, ...]:
+        """The folders of all environments."""
+        return (self.environment, self.ubuntu, self.picore)
 
 
 @dataclass(frozen=True)
@@ -80,8 +93,15 @@ def ensure_artifacts(cache: Path, report: Report) -> Artifacts:
             _check_host(cache)
         for part in missing:
             _build(part, report)
-    deploy_os, boot_files, environment, apt = (part.place for part in parts)
-    return Artifacts(deploy_os, boot_files, environment / _environment_name(release), apt)
+    deploy_os, boot_files, environment, apt, ubuntu, picore = (part.place for part in parts)
+    return Artifacts(
+        deploy_os,
+        boot_files,
+        environment / _environment_name(release),
+        apt,
+        ubuntu / UBUNTU,
+        picore / PICORE,
+    )
 
 
 def _parts(cache: Path, release: Release) -> tuple[_Part, ...]:
@@ -89,7 +109,7 @@ def _parts(cache: Path, release: Release) -> tuple[_Part, ...]:
     name = _environment_name(release)
     debian = ("build_base.py", "build_sources.py", "build_tree.py")
     package = ("build_apt.py", "build_boot_files.py", "recipe/pi-boot-sample.postinst")
-    environment = ("build_image.py", "recipe/image", "../environments.py", "../images")
+    environment = ("build_disk.py", "../environments.py", "../families.py", "../images")
 
     def place(name: str, *recipe: str) -> Path:
         return cache / f"{name}-{_digest(recipe, release)}"
@@ -114,19 +134,46 @@ def _parts(cache: Path, release: Release) -> tuple[_Part, ...]:
         ),
         _Part(
             f"the sample environment {name}",
-            place("environment", *debian, "recipe/common", *package, *environment),
-            lambda target: _environment(target, base, name),
+            place(
+                "environment",
+                *(*debian, "recipe/common", *package, *environment),
+                *("build_image.py", "recipe/image"),
+            ),
+            lambda target: _environment(target, base, name, build_image.build_image),
             from_base=True,
         ),
         _Part("the APT repository", place("apt", *package), build_apt.build_repository),
+        _Part(
+            f"the sample environment {UBUNTU}",
+            place(
+                "ubuntu",
+                *(*debian, "recipe/common", *package, *environment),
+                *("build_ubuntu.py", "recipe/ubuntu"),
+            ),
+            lambda target: _environment(target, base, UBUNTU, build_ubuntu.build_image),
+            from_base=True,
+        ),
+        _Part(
+            f"the sample environment {PICORE}",
+            place(
+                "picore",
+                *(*debian, "build_boot_files.py", *environment),
+                *("build_picore.py", "recipe/picore", "recipe/picore-openssh"),
+            ),
+            lambda target: _environment(target, base, PICORE, build_picore.build_image),
+            from_base=True,
+        ),
     )
 
 
-def _environment(target: Path, base: Path, name: str) -> None:
+def _environment(
+    target: Path, base: Path, name: str, build_raw: Callable[[Path, Path], None]
+) -> None:
+    """Made as an admin makes one: what it is, is found in the image."""
     target.mkdir()
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         image = Path(scratch, "image.img")
-        build_image.build_image(image, base)
+        build_raw(image, base)
         add_environment(image, target, Wishes(name))
 
 
@@ -144,6 +191,9 @@ def _digest(recipe: tuple[str, ...], release: Release) -> str:
         for file in build_tree.recipe_files(PACKAGE / name):
             content = hashlib.sha256(file.read_bytes()).hexdigest()
             digest.update(f"\n{file.relative_to(PACKAGE.parent)} {content}".encode())
+    if "../families.py" in recipe:  # what an image is taken for is in these files
+        for file in sorted((paths.ansible_dir() / "families").glob("*.yml")):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

@@ -1,25 +1,15 @@
-"""The sample image: a small Debian with the layout and the first boot of Raspberry Pi OS.
-
-Nothing is mounted: mkfs.vfat, mtools and `mke2fs -d` write straight into the (sparse) image.
-"""
+"""The sample image: a small Debian with the layout and the first boot of Raspberry Pi OS."""
 
 import tempfile
 from pathlib import Path
 
 from piseduce_runner.lab.build_apt import INSTALLED, build_package
 from piseduce_runner.lab.build_boot_files import write_boot_files
+from piseduce_runner.lab.build_disk import Layout, write_image
 from piseduce_runner.lab.build_tree import add_recipe, busybox_init, run, run_in
 
-SECTOR = 512
-MIB = 1024 * 1024
 DISK_ID = 0xC0FFEE01
-BOOT_START = 4 * MIB
-BOOT_BYTES = 64 * MIB
-ROOT_START = BOOT_START + BOOT_BYTES
-BLOCK = 4096
-JOURNAL_MIB = 16
-ROOT_UUID = "0c0ffee0-0000-4000-8000-000000000001"
-HASH_SEED = "0c0ffee0-0000-4000-8000-000000000002"
+LAYOUT = Layout(DISK_ID, "bootfs", "rootfs", "0c0ffee0-0000-4000-8000-000000000001")
 # The last words are those of an image fresh from the Raspberry Pi Imager.
 CMDLINE = (
     f"console=serial0,115200 console=tty1 root=PARTUUID={DISK_ID:08x}-02 rootfstype=ext4 "
@@ -41,7 +31,7 @@ def build_image(image: Path, base: Path) -> None:
     _configure(tree)
     (tree / "boot/firmware").rename(boot)
     (tree / "boot/firmware").mkdir()
-    write_image(image, boot, tree)
+    write_image(image, boot, tree, LAYOUT)
 
 
 def _configure(tree: Path) -> None:
@@ -65,43 +55,3 @@ def _configure(tree: Path) -> None:
     with tempfile.TemporaryDirectory(dir=tree / "tmp") as scratch:
         deb = build_package(INSTALLED, Path(scratch))
         run_in(tree, "dpkg", "--install", f"/{deb.relative_to(tree)}")
-
-
-def write_image(image: Path, boot: Path, root: Path) -> None:
-    """Write a disk image: MBR, FAT32 with the files of `boot`, ext4 with the tree `root`."""
-    root_bytes = _root_bytes(root)
-    with image.open("wb") as file:
-        file.truncate(ROOT_START + root_bytes)
-    table = (
-        f"label: dos\nlabel-id: {DISK_ID:#x}\n"
-        f"start={BOOT_START // SECTOR}, size={BOOT_BYTES // SECTOR}, type=c, bootable\n"
-        f"start={ROOT_START // SECTOR}, size={root_bytes // SECTOR}, type=83\n"
-    )
-    run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", image, stdin=table)
-    _write_boot(image, boot)
-    _write_root(image, root, root_bytes)
-
-
-def _write_boot(image: Path, boot: Path) -> None:
-    sector = BOOT_START // SECTOR
-    run(
-        *("mkfs.vfat", "-F", "32", "-s", "1", "-n", "bootfs", "-h", str(sector)),
-        *(f"--offset={sector}", "--invariant", image, str(BOOT_BYTES // 1024)),
-    )
-    run("mcopy", "-s", "-m", "-i", f"{image}@@{BOOT_START}", *sorted(boot.iterdir()), "::")
-
-
-def _write_root(image: Path, root: Path, size: int) -> None:
-    options = f"offset={ROOT_START},hash_seed={HASH_SEED},lazy_itable_init=1,nodiscard"
-    run(
-        *("mke2fs", "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-i", "16384", "-L", "rootfs"),
-        *("-U", ROOT_UUID, "-J", f"size={JOURNAL_MIB}", "-E", options, "-d", root),
-        *(image, f"{size // 1024}k"),
-    )
-
-
-def _root_bytes(root: Path) -> int:
-    """Room for the tree, the journal, metadata and about as much again for work, in whole 4 MiB."""
-    used = int(run("du", "-s", "--block-size=1", root).split()[0])
-    unit = 4 * MIB
-    return (used * 3 // 2 + 128 * MIB + unit - 1) // unit * unit

@@ -35,9 +35,10 @@ def write_site(lab: LabFolder, settings: Settings, artifacts: Artifacts) -> dict
     inventory = _inventory(lab, settings, artifacts, access)
     text = "# Written by `piseduce-run lab up`.\n" + yaml.safe_dump(inventory, sort_keys=False)
     write_atomically(lab.site / "inventory" / "hosts.yml", text, mode=0o600)
-    # A copy: what happens to a lab's environment must not happen to the next lab's.
-    target = lab.site / "environments" / artifacts.environment.name
-    run("cp", "--recursive", "--reflink=auto", str(artifacts.environment), str(target))
+    # Copies: what happens to a lab's environment must not happen to the next lab's.
+    for environment in artifacts.environments:
+        target = lab.site / "environments" / environment.name
+        run("cp", "--recursive", "--reflink=auto", str(environment), str(target))
     _write_keys(lab)
     return access
 

@@ -14,9 +14,9 @@ MTOOLS = os.environ | {"MTOOLS_SKIP_CHECK": "1"}
 
 
 def environment(lab: SimulatedLab) -> Environment:
-    """The lab's one environment."""
-    ((only,), _) = list_environments(lab.site / "environments")
-    return only
+    """The lab's environment of the family raspbian."""
+    known, _ = list_environments(lab.site / "environments")
+    return next(one for one in known if one.family == "raspbian")
 
 
 def make_good_image(lab: SimulatedLab, hostname: str, image: Path) -> None:

@@ -1,0 +1,16 @@
+#!/bin/busybox ash
+# Stands for Tiny Core's: `-b` backs up what /opt/.filetool.lst names. Says what goes wrong, and ends
+# with 1 then.
+[ "$1" = -b ] || { echo "usage: filetool.sh -b"; exit 1; }
+folder=$(readlink -f /etc/sysconfig/tcedir)
+target=$folder/$(cat /etc/sysconfig/mydata).tgz
+[ -d "$folder" ] || { echo "Invalid device"; exit 1; }
+sed -i '/^$/d' /opt/.filetool.lst
+if ! said=$(sudo /bin/tar -C / -T /opt/.filetool.lst -X /opt/.xfiletool.lst -czf "$target" 2>&1) ||
+    [ -n "$said" ]; then
+    echo "There was an issue: $said"
+    exit 1
+fi
+# Tiny Core syncs everything; here that would be every node's card.
+sudo /bin/sync -f "$target" 2> /dev/null || sync
+echo Done.
