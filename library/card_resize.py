@@ -7,7 +7,7 @@ from __future__ import annotations
 from ansible.module_utils import piseduce_card, piseduce_deployed, piseduce_resize
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_card import card_of
-from ansible.module_utils.piseduce_deployed import BOOT, ROOT, is_mounted, release
+from ansible.module_utils.piseduce_deployed import BOOT, ROOT, SYSTEM_FILES, is_mounted, release
 from ansible.module_utils.piseduce_device import size_of_path
 from ansible.module_utils.piseduce_ext4 import check, fills, read_superblock
 from ansible.module_utils.piseduce_process import Failure, Watch, guarded
@@ -51,6 +51,11 @@ options:
     description: Seconds that C(resize2fs) may take, with O(state=started).
     type: int
     default: 600
+  root_has:
+    description: Paths of which one must be on the second partition, which proves what it is.
+    type: list
+    elements: str
+    default: [etc/os-release, usr/lib/os-release]
   outcome:
     description: File on the node, in memory, by which the two states talk to each other.
     type: path
@@ -164,7 +169,7 @@ def finish(card, options, check_mode):
     result["changed"] = not all(is_mounted(card, place) for place in (ROOT, BOOT))
     if not check_mode:
         for place in (ROOT, BOOT):
-            piseduce_deployed.mount(card, place)
+            piseduce_deployed.mount(card, place, options["root_has"])
     return result
 
 
@@ -185,6 +190,7 @@ def main():
             **piseduce_card.ARGUMENTS,
             "state": {"type": "str", "choices": ["started", "finished"], "required": True},
             "limit": {"type": "int", "default": 600},
+            "root_has": {"type": "list", "elements": "str", "default": list(SYSTEM_FILES)},
             "outcome": {"type": "path", "default": "/run/piseduce/resize.json"},
         },
         supports_check_mode=True,
