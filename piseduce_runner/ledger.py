@@ -32,8 +32,13 @@ class Ledger:
         )
 
     def prove(self, record: Record, facts: dict[str, Any]) -> None:
-        """A state was proven, and this is what it learned; `record` is what follows."""
-        self._write(record, Outcome.PROVEN, "", facts)
+        """A state was proven, and this is what it learned; `record` is what follows.
+
+        Its `note` is for people: it stands in the journal, and is not kept with the facts.
+        """
+        note = str(facts.get("note", ""))
+        kept = {name: value for name, value in facts.items() if name != "note"}
+        self._write(record, Outcome.PROVEN, note, kept)
 
     def fail(self, record: Record, reason: str) -> None:
         """A try has failed; `record` is what follows: another try, a power cycle, or the end."""

@@ -215,6 +215,34 @@ def test_destroying_takes_the_nodes_boot_files_away_without_the_node(node):
     assert node.succeeds("destroying") == 0
 
 
+def test_network_boot_removes_bootcode_and_tells_of_a_boot_order_that_is_wrong(node):
+    node.variables["node_card_device"] = "/dev/null"
+    firmware = node.system.root / "boot/firmware"
+    fill(firmware, "files")
+    (firmware / "bootcode.bin").write_text("boots from the card")
+    eeprom = node.system.root / "usr/bin/rpi-eeprom-config"
+    eeprom.write_text("#!/bin/sh\necho '[all]'\necho BOOT_UART=0\necho BOOT_ORDER=0xF41\n")
+    eeprom.chmod(0o755)
+    status, said = node.play("network_boot", "-v")
+    assert status == 0, said
+    assert "removed bootcode.bin from its boot partition; its EEPROM tries the SD card" in said
+    assert "(BOOT_ORDER=0xf41)" in said
+    assert sorted(path.name for path in firmware.iterdir()) == ["cmdline.txt", "config.txt"]
+
+    eeprom.write_text("#!/bin/sh\necho BOOT_ORDER=0xf12\n")
+    status, said = node.play("network_boot", "-v")
+    assert '"remember": {}' in said
+
+
+def test_network_boot_ends_well_without_the_node(node):
+    node.variables["node_card_device"] = "/dev/null"
+    node.sshd.kill()
+    node.sshd.wait()
+    status, said = node.play("network_boot", "-v")
+    assert status == 0, said
+    assert "how it boots was not looked at" in said
+
+
 @pytest.mark.parametrize("role", ["system_update", "boot_update"])
 def test_without_a_wish_for_updates_nothing_is_done(node, role):
     deployment = node.variables["deployment"] | {"update": False}

@@ -16,6 +16,7 @@ from piseduce_runner import environments
 from piseduce_runner.deployment import check_part_size, parse_part_size, read_ssh_keys
 from piseduce_runner.environments import list_environments
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import find_family, load_families
 from piseduce_runner.expressions import Facts
 from piseduce_runner.images.add import Wishes, add_environment
 from piseduce_runner.images.steps import SILENT
@@ -113,8 +114,8 @@ def test_hazard_16_a_raspberry_pi_3_does_not_boot_from_the_card_later(
     listing = [*namespace, "ls", "/mnt/piseduce/boot"]
     assert "bootcode.bin" in images.call(*listing).stdout.split()
     run = run_module(
-        "system_conf", device=written.device, family="raspbian", hostname="node-7",
-        manager_key=MANAGER, timeout=60,
+        "system_conf", device=written.device, hostname="node-7", manager_key=MANAGER, timeout=60,
+        steps=list(find_family(None, "raspbian").system_conf), login="pi",
     )  # fmt: skip
     assert not run.failed, run.message
     assert "bootcode.bin" not in images.call(*listing).stdout.split()
@@ -130,7 +131,7 @@ def test_hazard_16_boot_files_are_fetched_from_where_the_image_mounts_them(
 ):
     image = disk_images.make(tmp_path / "any.img", replace(disk_images.SMALL, root=files))
     with raw_image(image, tmp_path, SILENT) as raw:
-        assert survey(raw).boot_directory == directory
+        assert survey(raw, load_families().values()).boot_directory == directory
 
 
 def test_hazard_16_a_folder_in_which_nothing_is_mounted_gives_no_boot_files(module, tmp_path):
@@ -149,14 +150,14 @@ def test_hazard_17_an_unknown_family_is_refused_not_passed_over(
     tmp_path, written, run_module, family
 ):
     folder = write_environment(tmp_path, family=family)
-    with pytest.raises(UserError, match=r"environment\.yml: family"):
-        environments.load(folder)
+    with pytest.raises(UserError, match="family"):
+        find_family(tmp_path, environments.load(folder).family)
     run = run_module(
-        "system_conf", device=written.device, family=family, hostname="node-7",
-        manager_key=MANAGER, timeout=60,
+        "system_conf", device=written.device, hostname="node-7", manager_key=MANAGER, timeout=60,
+        steps=[], login="pi",
     )  # fmt: skip
     assert run.failed
-    assert "family" in run.message
+    assert "no step of system_conf" in run.message
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa"])

@@ -14,12 +14,19 @@ if MODULE_UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(MODULE_UTILS)
 
 MODULES = [
-    *("node_reboot", "picore_access", "system_reboot", "system_upgrade", "tftp_folder"),
+    *(
+        "network_boot",
+        "node_reboot",
+        "picore_access",
+        "system_reboot",
+        "system_upgrade",
+        "tftp_folder",
+    ),
     *("user_access", "wait_for_system"),
 ]
 ROLES = [
     *("boot_conf", "boot_files", "boot_update", "ssh_test", "system_update", "user_conf"),
-    "user_conf_picore",
+    *("network_boot", "user_conf_picore"),
     *("destroying", "update_boot_files"),
     *("manager_dnsmasq", "manager_nginx", "manager_tftp"),
 ]

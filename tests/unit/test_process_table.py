@@ -102,7 +102,7 @@ def test_the_product_table_has_the_reconfigurations(ours):
 
 def test_a_card_is_erased_only_when_asked_and_its_node_is_switched_off_always(ours):
     names = [state.name for state in ours["destroy"].states if state.only_if is None]
-    assert names == ["turn_off", "destroying"]
+    assert names == ["network_boot", "turn_off", "destroying"]
     assert [s.name for s in ours["destroy"].states if s.only_if == "erase"][-1] == "erase_card"
 
 
