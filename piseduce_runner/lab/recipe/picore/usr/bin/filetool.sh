@@ -6,7 +6,9 @@ folder=$(readlink -f /etc/sysconfig/tcedir)
 target=$folder/$(cat /etc/sysconfig/mydata).tgz
 [ -d "$folder" ] || { echo "Invalid device"; exit 1; }
 sed -i '/^$/d' /opt/.filetool.lst
-if ! said=$(sudo /bin/tar -C / -T /opt/.filetool.lst -X /opt/.xfiletool.lst -czf "$target" 2>&1) ||
+# Debian's busybox reads no list of files from a file, nor what is to be left out.
+# shellcheck disable=SC2046  # words are wanted
+if ! said=$(sudo /bin/tar -C / -czf "$target" $(cat /opt/.filetool.lst) 2>&1) ||
     [ -n "$said" ]; then
     echo "There was an issue: $said"
     exit 1
