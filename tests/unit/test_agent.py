@@ -68,7 +68,7 @@ class Site:
         if name == "gone":
             raise UserError("unknown environment 'gone'")
         node = SimpleNamespace(name=reservation.node)
-        return Request((node,), SimpleNamespace(name=name), False, 0, "", ())
+        return Request((node,), SimpleNamespace(name=name, family="raspbian"), False, 0, "", ())
 
     def run(self, agent=None):
         """As `agent --once` does; what became of the nodes that were driven."""

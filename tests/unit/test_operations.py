@@ -55,7 +55,7 @@ def operations(store, name="alice", *, owner=None, force=False, claim="us", now=
 
 def request(*nodes, update=False):
     chosen = tuple(SimpleNamespace(name=node) for node in nodes)
-    return Request(chosen, SimpleNamespace(name="debian"), update, 0, "", ())
+    return Request(chosen, SimpleNamespace(name="debian", family="raspbian"), update, 0, "", ())
 
 
 OPERATIONS = {

@@ -19,7 +19,13 @@ from piseduce_runner.store import NewDeployment, Store
 
 NOW = 1_000_000.0
 HOUR = 3600.0
-OPTIONS = {"update": False, "part_bytes": 0, "password_hash": "$6$x", "ssh_keys": ["ssh-rsa A"]}
+OPTIONS = {
+    "update": False,
+    "part_bytes": 0,
+    "password_hash": "$6$x",
+    "ssh_keys": ["ssh-rsa A"],
+    "family": "raspbian",
+}
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def desk(store):
 def request(*nodes, environment="debian"):
     return Request(
         nodes=tuple(SimpleNamespace(name=node) for node in nodes),
-        environment=SimpleNamespace(name=environment),
+        environment=SimpleNamespace(name=environment, family="raspbian"),
         update=False,
         part_bytes=0,
         password_hash="$6$x",
@@ -278,7 +284,9 @@ def test_a_configuration_becomes_a_request_again_unless_something_is_gone(tmp_pa
 
     node = SimpleNamespace(name="a", card_bytes=None)
     site = SimpleNamespace(choose_nodes=lambda names: [node], environments=Path("/nowhere"))
-    image = SimpleNamespace(name="debian", root_sectors=2048, root_start_sector=2048)
+    image = SimpleNamespace(
+        name="debian", family="raspbian", root_sectors=2048, root_start_sector=2048
+    )
     monkeypatch.setattr(environments, "find", lambda folder, name: image)
     configuration = {"environment": "debian", "options": OPTIONS}
     made = reservations.stored_request(site, "a", configuration)
