@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_process import Failure, Watch, guarded, one_line
@@ -16,7 +15,7 @@ module: system_reboot
 short_description: Restarts a system over SSH without waiting for it
 description:
   - Asks a system to restart, by SSH from the manager, and ends. The system needs nothing but a
-    shell, cat, sleep and nohup.
+    shell, cat and sleep.
   - The restart begins a second later, so that the session can end well.
   - That the node has really restarted is for M(wait_for_system) to prove, by the boot id that is
     returned here.
@@ -94,14 +93,15 @@ remember:
 """
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# In the background with its streams elsewhere, or the session would not end.
-_LATER = "nohup sh -c {} < /dev/null > /dev/null 2>&1 &"
+# In the background with its streams elsewhere, or the session would not end. Not every busybox has
+# nohup(1) or setsid(1).
+_LATER = "(trap '' HUP; sleep 1; {}) < /dev/null > /dev/null 2>&1 &"
 
 
 def _work(node, command, timeout, check_mode):
     question = "cat /proc/sys/kernel/random/boot_id"
     if not check_mode:
-        question += " && { " + _LATER.format(shlex.quote(f"sleep 1; {command}")) + " }"
+        question += " && { " + _LATER.format(command) + " }"
     with Watch(timeout, "asking for the restart"):
         said = run_on_node(node, question, what="asking for the restart")[1].strip()
     if not _BOOT_ID.fullmatch(said):

@@ -17,7 +17,12 @@ from piseduce_runner.site_reader import load_site
 from piseduce_runner.store import NewDeployment, Store
 
 IMAGE = SimpleNamespace(
-    name="debian-12", login="pi", root_start_sector=2048, root_sectors=2048, policy=NO_POLICY
+    name="debian-12",
+    family="raspbian",
+    login="pi",
+    root_start_sector=2048,
+    root_sectors=2048,
+    policy=NO_POLICY,
 )
 FIELDS = {"id", "node", "owner", "start", "end", "configured", "environment"}
 
