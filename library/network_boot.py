@@ -9,7 +9,7 @@ import shlex
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.piseduce_process import Failure, Watch, guarded, one_line
-from ansible.module_utils.piseduce_ssh import ARGUMENT, run_on_node
+from ansible.module_utils.piseduce_ssh import ARGUMENT, Answer, run_on_node
 
 DOCUMENTATION = r"""
 module: network_boot
@@ -135,6 +135,7 @@ if ! grep -qs " $place " /proc/mounts; then
     mount -t vfat {partition} "$place" || exit 1
 fi
 """
+_ANOTHER_SYSTEM = (Answer.OTHER_KEY, Answer.UNKNOWN_KEY)
 _ORDER = re.compile(r"BOOT_ORDER=(0x[0-9a-fA-F]{1,8})")
 # The lowest digit is tried first. Source: raspberrypi.com, Raspberry Pi bootloader configuration.
 _MODES = {"1": "the SD card", "2": "the network", "4": "USB", "6": "NVMe", "7": "HTTP"}
@@ -151,6 +152,8 @@ def _look(options, check_mode):
     try:
         return _run(options["node"], script, options["timeout"])
     except Failure as failure:
+        if not any(answer.value in str(failure) for answer in _ANOTHER_SYSTEM):
+            raise
         node = {**options["node"], "user": "root", "host_key_alias": options["nfs_host_key_alias"]}
         device = options["device"]
         partition = f"{device}p1" if device[-1].isdigit() else f"{device}1"

@@ -8,7 +8,8 @@ something, in whole or in part (`work`). What a state's flags say of it decides 
 * neither: something in the memory of the system that runs (a mount). It is gone with that start.
 * `reboots`: puts the card's boot files into the TFTP folder, releases the card, restarts the node.
 * `power`: cuts or gives it. States in front of the one that gives power run on the manager.
-* `boot_conf`, `turn_off` and `destroying` are known by their names.
+* `boot_conf`, `turn_off`, `destroying`, and `network_boot`, which is content with any system and
+  with none, are known by their names.
 
 A layer may be *wrong* although its state was content: a bad copy, a resize that a power cut ended.
 The state that tries again from there (`again_from`) sees that and fails.
@@ -129,7 +130,7 @@ class Board:
 
     def _is_on_manager(self, state: State) -> bool:
         on = next((s.position for s in self.states if s.power is Power.ON), -1)
-        return state.position <= on or state.name in ("turn_off", *FOLDERS)
+        return state.position <= on or state.name in ("network_boot", "turn_off", *FOLDERS)
 
     def _stage(self, position: int) -> int:
         """How often the node is restarted before the state there."""
