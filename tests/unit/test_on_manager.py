@@ -41,8 +41,9 @@ def run_tasks(folder: Path, tasks: list[dict]) -> dict:
 
 
 def test_every_such_module_exists_and_each_plugin_is_the_same_file():
-    names = "card_fetch network_boot picore_access poe_port system_reboot tftp_folder wait_for_system"
-    assert names.split() == BY_NAME
+    names = (
+        "card_fetch network_boot picore_access poe_port system_reboot tftp_folder wait_for_system"
+    )
     assert names.split() == BY_NAME
     for name in BY_NAME:
         assert (ROOT / "library" / f"{name}.py").is_file()
