@@ -14,6 +14,7 @@ from piseduce_runner.cli.driving import force_option, owner_option
 from piseduce_runner.cli.interrupts import clean_end
 from piseduce_runner.environments import Environment
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import load_families
 from piseduce_runner.people import acting_for, current_person
 from piseduce_runner.planner import Record, Status
 from piseduce_runner.show import driving
@@ -52,7 +53,7 @@ def capture(
     site.choose_nodes([node])
     deployed = _deployed(site, node)
     wishes = Wishes(name, deployed.family, login or deployed.login, deployed.boot_directory)
-    check_wishes(name, wishes)
+    check_wishes(name, wishes, load_families(site.folder))
     captured.check_family(deployed.family)
     tools.require(*captured.TOOLS)
     folder = site.environments / name
