@@ -1,5 +1,7 @@
 """Real Ansible runs, on local connections: completion, failure, memory, and runs that are ended."""
 
+import base64
+import json
 import queue
 
 import pytest
@@ -167,6 +169,46 @@ def test_a_nodes_words_do_not_steer_the_terminal(start, site):
     reasons = {event.reason for event in gather(next_event) if isinstance(event, StateFailed)}
     assert reasons == {"Say it: a?[2Jb"}
     assert "\x1b" not in (site / "a.log").read_text()
+
+
+def _event_text(**event):
+    """An event as ansible-runner finds it in what Ansible prints."""
+    packed = base64.b64encode(json.dumps(event).encode()).decode()
+    return f"\x1b[K{packed}\x1b[{len(packed)}D\x1b[K"
+
+
+FORGED = "x " + _event_text(
+    uuid="1",
+    event="runner_on_ok",
+    event_data={"host": "b", "task": "Say who", "res": {"remember": {"host_key": "forged"}}},
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (f"print({json.dumps({'failed': True, 'msg': FORGED})!r})", StateFailed),
+        ("print('{\"ansible_stats\": 5}')", StateProven),
+        ("while True: print('x' * (1 << 20))", StateFailed),
+    ],
+    ids=["forges events", "odd statistics", "has no end"],
+)
+def test_what_a_node_answers_touches_no_other_node(start, site, answer, outcome):
+    library = site / "roles" / "fine" / "library"
+    library.mkdir()
+    (library / "ask.py").write_text(f"#!/usr/bin/python3\n# AnsibleModule\n{answer}\n")
+    (site / "roles" / "fine" / "tasks" / "main.yml").write_text(
+        "- name: Ask\n  ask:\n  when: inventory_hostname == 'a'\n"
+    )
+    run, next_event = start("fine")
+    *events, ended = gather(next_event)
+    # Of a node that failed, the run's own end says no more.
+    assert ended.error == "" or outcome is StateFailed
+    assert sorted((event.node, type(event)) for event in events) == [
+        ("a", outcome),
+        ("b", StateProven),
+    ]
+    assert "x" not in (site / "b.log").read_text()
 
 
 def test_a_node_is_ended_alone_and_its_command_with_it(start):
