@@ -4,6 +4,7 @@ ansible-runner's own `timeout=` leaves Ansible's workers alive, so a run is ende
 process; see leftovers.py.
 """
 
+import configparser
 import json
 import os
 import re
@@ -149,7 +150,8 @@ class AnsibleRun:
                 extravars={
                     "run_nodes": ",".join(self.batch.nodes),
                     "run_states": str(self._folder / "states.yml"),
-                },
+                }
+                | _strict_ssh(),
                 forks=len(self.batch.nodes),
                 envvars=_environment(self._folder, self._roles) | {_RUN_VARIABLE: self._id},
                 event_handler=self._handle,
@@ -392,6 +394,22 @@ def _environment(folder: Path, roles: list[Path]) -> dict[str, str]:
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         # A site is read the same way whatever the admin's locale is.
         "LC_ALL": "C.UTF-8",
+    }
+
+
+def _strict_ssh() -> dict[str, Any]:
+    """Variables that hold against those of an inventory: they must not have ssh accept any key.
+
+    Ansible gives ssh what `ansible_host_key_checking: false` means before a node's own options.
+    """
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(paths.ansible_dir() / "ansible.cfg", encoding="utf-8")
+    own = settings["ssh_connection"]["ssh_args"]
+    return {
+        "ansible_host_key_checking": True,
+        "ansible_ssh_host_key_checking": True,
+        "ansible_ssh_args": f"-o StrictHostKeyChecking=yes {own}",
+        "ansible_ssh_extra_args": "",
     }
 
 

@@ -163,6 +163,10 @@ class _Reader:
         where = f"node {name}"
         if not _HOSTNAME.fullmatch(name):
             self._fail(where, "a node's name becomes its hostname: a-z, 0-9 and -, at most 63")
+        connection = variables.get("ansible_connection", "ssh")
+        if connection != "ssh":
+            # `local` would have the manager's own card written.
+            self._fail(where, f"ansible_connection is {connection!r}; nodes are reached by ssh")
         switch_name = self.text(variables, "node_switch", where)
         if switch_name not in switches:
             self._fail(where, f"node_switch is {switch_name!r}, which is not in group `switches`")

@@ -3,6 +3,7 @@
 import base64
 import json
 import queue
+import re
 
 import pytest
 
@@ -159,6 +160,24 @@ def test_an_admins_own_settings_of_ansible_do_not_weaken_a_run(start, monkeypatc
     assert not (tmp_path / "ansible.log").exists()
     environment = runner._environment(tmp_path, [])
     assert environment["ANSIBLE_HOST_KEY_CHECKING"] == "True"
+
+
+def test_no_variable_of_an_inventory_has_ssh_accept_any_key(start, site):
+    ssh = site / "ssh"
+    ssh.write_text(f'#!/bin/sh\necho "$*" > {site}/options\nexit 255\n')
+    ssh.chmod(0o755)
+    (site / "inventory" / "host_vars").mkdir()
+    (site / "inventory" / "host_vars" / "a.yml").write_text(
+        "ansible_host_key_checking: false\nansible_ssh_host_key_checking: false\n"
+        "ansible_ssh_args: -o StrictHostKeyChecking=no\n"
+        "ansible_ssh_common_args: -o StrictHostKeyChecking=no\n"
+    )
+    node = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1"}
+    _, next_event = start("fine", ansible_ssh_executable=str(ssh), **node)
+    gather(next_event)
+    # Of several values ssh(1) takes the first.
+    first, *_others = re.findall("StrictHostKeyChecking=[a-z]+", (site / "options").read_text())
+    assert first == "StrictHostKeyChecking=yes"
 
 
 def test_a_nodes_words_do_not_steer_the_terminal(start, site):

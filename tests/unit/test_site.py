@@ -32,6 +32,7 @@ def test_a_site_is_read_with_its_group_variables(tmp_path):
         (lambda i: node(i).update(node_serial="../../etc"), "node_serial is '../../etc'"),
         (lambda i: node(i).update(ansible_host="here"), "ansible_host is 'here'"),
         (lambda i: node(i).update(ansible_host="192.0.2.2"), "ansible_host is also that of"),
+        (lambda i: node(i).update(ansible_connection="local"), "nodes are reached by ssh"),
         (lambda i: node(i).update(node_port=2), "node_switch and node_port is also that of node-1"),
         (lambda i: node(i).update(node_port=9), "node_port is 9; switch-1 has 8 ports"),
         (lambda i: node(i).update(node_port=8), "one of switch_forbidden_ports"),
