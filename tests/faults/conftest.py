@@ -23,6 +23,7 @@ from card.conftest import (  # noqa: F401
     written,
 )
 from card.test_card_resize import grown, resize  # noqa: F401
+from card.test_system_conf import configure  # noqa: F401
 from snmp.conftest import loop_thread, served, start_switch  # noqa: F401
 
 from piseduce_runner.site import Site

@@ -8,7 +8,6 @@ import pytest
 from bench import DEPLOY, PROCESSES
 from boot.conftest import ModuleFailed
 from card import image as images
-from card.test_system_conf import MANAGER
 
 from piseduce_runner import planner
 from piseduce_runner.environments import list_environments
@@ -20,17 +19,6 @@ from piseduce_runner.runner import AnsibleRunner
 from piseduce_runner.runs import Batch, RunEnded, StateFailed, StateProven
 
 SERIAL = "10000001"
-
-
-@pytest.fixture
-def configure(run_module):
-    def run(card):
-        return run_module(
-            "system_conf", device=card.device, family="raspbian", hostname="node-7",
-            manager_key=MANAGER, timeout=60,
-        )  # fmt: skip
-
-    return run
 
 
 def test_hazard_04_a_node_that_ssh_does_not_reach_has_failed(tmp_path, sshd):

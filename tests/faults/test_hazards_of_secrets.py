@@ -14,6 +14,7 @@ from piseduce_runner import environments
 from piseduce_runner.cli import main
 from piseduce_runner.deployment import hash_password, read_ssh_keys
 from piseduce_runner.errors import UserError
+from piseduce_runner.families import load_families
 from piseduce_runner.images.add import Wishes, check_wishes
 from piseduce_runner.known_hosts import ssh_options
 from piseduce_runner.people import check_name
@@ -75,9 +76,9 @@ def test_hazard_24_names_are_looked_at_at_the_door(tmp_path, name):
     with pytest.raises(UserError, match="unknown environment"):
         environments.find(tmp_path, name)
     with pytest.raises(UserError):
-        check_wishes(name, Wishes())
+        check_wishes(name, Wishes(), load_families())
     with pytest.raises(UserError):
-        check_wishes("fine", Wishes(login=name))
+        check_wishes("fine", Wishes(login=name), load_families())
     with pytest.raises(UserError):
         check_name(name)
 
