@@ -12,7 +12,7 @@ something, in whole or in part (`work`). What a state's flags say of it decides 
   with none, are known by their names.
 
 A layer may be *wrong* although its state was content: a bad copy, a resize that a power cut ended.
-The state that tries again from there (`again_from`) sees that and fails.
+The state that tries again from there (`again_from`, `retries`) sees that and fails.
 """
 
 from enum import IntEnum
@@ -110,9 +110,11 @@ class Board:
         return missing + self._missing(state.position)
 
     def sees_wrong(self, state: State) -> bool:
-        """Whether the state meets something that is wrong, and is there to find it."""
+        """Whether the state finds something wrong. One that has no other try does not look."""
         first = state.position if state.again_from is None else state.again_from
-        return any(first <= position < state.position for position in self.wrong)
+        return state.retries > 0 and any(
+            first <= position < state.position for position in self.wrong
+        )
 
     def not_reached(self) -> list[str]:
         """What the end of the process promises, and is not so."""

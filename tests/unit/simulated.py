@@ -1,6 +1,7 @@
 """A runner that plays scripts instead of running Ansible: what each state does on each node."""
 
 import queue
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,8 +209,13 @@ class Cluster:
         return self.driver
 
     def run(self) -> dict[str, Record]:
-        """Drive all nodes to their end."""
-        return self.driver.run(self.records)
+        """Drive all nodes to their end. A driver that stands still is detached after a minute."""
+        watch = threading.Timer(60, self.driver.detach, ["it stands still"])
+        watch.start()
+        try:
+            return self.driver.run(self.records)
+        finally:
+            watch.cancel()
 
     def journal(self, node: str) -> list[tuple[int, Outcome | None]]:
         """Which positions the node has been through, and how each ended."""

@@ -1,7 +1,5 @@
 """The driver when states fail: what it starts again, what it stores, and who else is touched."""
 
-import threading
-
 import pytest
 from simulated import (
     BOOT_CONF,
@@ -132,7 +130,7 @@ def test_that_a_node_has_settled_is_stored_at_once(cluster):
 
     def look():
         seen.append(one.store.deployment("a").record["settled"])
-        if seen[-1]:
+        if seen[-1] or len(seen) == 20:
             one.driver.detach("seen")
         return []
 
@@ -263,10 +261,7 @@ def test_a_node_that_boots_is_not_kept_waiting_by_those_that_wait_for_its_place(
     """They hold the only run that may be alive, and it the only place at which they wait."""
     process = deploy(turn_on={"window": Window(most=1)}, ssh_test=RETRY)
     two = cluster("ab", {("a", NFS_SSH): [FAIL]}, process, most_runs=1)
-    watch = threading.Timer(30, two.driver.detach, ["it stands still"])
-    watch.start()
     ended = two.run()
-    watch.cancel()
     assert {name: record.status for name, record in ended.items()} == {
         "a": Status.DEPLOYED, "b": Status.DEPLOYED,
     }  # fmt: skip

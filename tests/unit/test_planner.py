@@ -216,6 +216,9 @@ def test_events_of_another_state_and_of_an_ended_node_are_refused():
     for event in (Proven(COPY), Entered(CHECK, 10), Settled(COPY)):
         with pytest.raises(ImpossibleEvent):
             planner.apply(record, event, 0)
+    for event in (Proven(CHECK), Failed(CHECK, "broken"), Overdue(CHECK), Entered(COPY, 10)):
+        with pytest.raises(ImpossibleEvent):
+            planner.apply(enter(record), event, 10)
     with pytest.raises(ImpossibleEvent):
         planner.apply(enter(record), Settled(COPY), 0)
     with pytest.raises(ImpossibleEvent):
@@ -235,6 +238,14 @@ def test_a_run_goes_on_to_the_next_reboot_and_power_states_touch_no_system():
     assert [s.position for s in stretch] == [OFF, ON, FIRST_SSH, USER_CONF]
     assert planner.phase_of(stretch) is DEPLOYED
     assert planner.next_stretch(enter(resumed)) == ()
+
+
+def test_a_run_does_not_go_on_with_another_system():
+    updating = at(FIRST_SSH, wanted=["update"])
+    assert [s.name for s in planner.next_stretch(updating)][-1] == "boot_update"
+    by_hand = process(state("env_copy"), state("ssh_test", DEPLOYED))
+    record = planner.begin(by_hand, "node-1", frozenset())
+    assert [s.name for s in planner.next_stretch(record)] == ["env_copy"]
 
 
 def test_a_place_in_a_power_window_is_held_until_the_boot_is_proven():

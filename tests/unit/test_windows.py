@@ -84,7 +84,7 @@ turns = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(power=windows, copy=windows, turns=turns)
 def test_never_more_are_inside_nor_closer_than_the_window_says_and_all_get_in(power, copy, turns):
     room = Room(process(power, copy))
