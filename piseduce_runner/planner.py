@@ -10,8 +10,9 @@ Three ideas carry the rules:
 * A *proof* lasts until something undoes it. Whoever enters a state undoes what was built upon it:
   the later states' proofs, but for durable ones, and those too when the state itself is durable.
   A state is entered only when all before it are proven.
-* A proven state that `reboots` closes a *stage*. What came before it has done its work: a power
-  cycle leads back to the beginning of the stage that the node is in, never further.
+* A proven state that `reboots` the node into its own system closes a *stage*. What came before it
+  has done its work: a power cycle leads back to the beginning of the stage that the node is in,
+  never further.
 
 Times are seconds of one monotonic clock, which the caller reads.
 """
@@ -383,15 +384,17 @@ def _way(record: Record, start: int, through: int = -1) -> tuple[int, ...]:
 
 
 def _stage_start(record: Record) -> int:
-    """The position at which the stage begins: behind the last proven state that reboots."""
-    return max(
-        (
-            state.position + 1
-            for state in record.process.states
-            if state.reboots and state.position in record.proven
-        ),
-        default=0,
-    )
+    """The position at which the stage begins: behind the last proven restart into the own system.
+
+    Another restart on the deploy OS closes none: the way back there leads through its boot files.
+    """
+    start = 0
+    states = [s for s in record.process.states if applies(s, record.conditions)]
+    for state, following in zip(states, states[1:] + states[-1:], strict=True):
+        is_over = state.reboots and state.position in record.proven
+        if is_over and following.phase is Phase.DEPLOYED:
+            start = state.position + 1
+    return start
 
 
 def _power_states(record: Record) -> tuple[int, int] | None:

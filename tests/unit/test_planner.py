@@ -281,3 +281,13 @@ def test_power_is_not_given_again_before_it_was_cut():
     record = replace(at(3), plan=(ON,))
     with pytest.raises(ImpossibleEvent, match="turn_on needs its power cut"):
         enter(record)
+
+
+def test_a_restart_on_the_deploy_os_does_not_cut_the_way_back_to_its_boot_files():
+    flash = state("flash", reboots=True)
+    table = process(*DEPLOY.states[:3], flash, *DEPLOY.states[3:4], *DEPLOY.states[8:10])
+    record = at(5, table=table)
+    assert record.state.name == "boot_files"
+    assert left(planner.interrupted(enter(record)))[:5] == [
+        "boot_conf", "turn_off", "turn_on", "flash", "ssh_test",
+    ]  # fmt: skip
