@@ -131,6 +131,7 @@ class Driver:
         self._gathering = Gathering(self._settings.gather, self._settings.largest_batch)
         self._next_renewal = 0.0
         self._next_look = 0.0
+        self._clock = time.time() - time.monotonic()
         self._expecting = False
         self._detaching = False
         self._runs_started = 0
@@ -382,8 +383,8 @@ class Driver:
 
     def _look_around(self, look: Look | None) -> None:
         now = time.monotonic()
-        if now >= self._next_renewal:
-            self._store.renew_claim(self._claim, time.time() + self._settings.claim)
+        if now >= self._next_renewal or self._clock_was_set():
+            self._renew_claim()
             self._next_renewal = now + self._settings.claim / 3
         if now < self._next_look:
             return
@@ -396,6 +397,18 @@ class Driver:
             self._expecting = more is not None
             for record in more or ():
                 self._add(record)
+
+    def _renew_claim(self) -> None:
+        """Who was stopped for long, and wakes up, finds here that nodes were taken meanwhile."""
+        ours = self._store.renew_claim(self._claim, time.time() + self._settings.claim)
+        for record in self._under_way():
+            if record.node not in ours:
+                self._give_up(record.node, f"{record.node} is no longer ours ({self._claim})")
+
+    def _clock_was_set(self) -> bool:
+        """Claims expire by the manager's clock: when it is set, ours must be renewed at once."""
+        before, self._clock = self._clock, time.time() - time.monotonic()
+        return abs(self._clock - before) > self._settings.claim / 6
 
     def _cancel(self, name: str, who: str) -> None:
         node = self._nodes[name]

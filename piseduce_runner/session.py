@@ -2,10 +2,12 @@
 
 import os
 import queue
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from piseduce_runner.batches import BatchMaker
 from piseduce_runner.driver import Driver, DriverSettings, Look, NodeView
@@ -22,18 +24,34 @@ from piseduce_runner.store import Store
 
 def our_claim() -> str:
     """The name under which this process holds nodes in the store."""
-    return f"piseduce-run on {socket.gethostname()}, pid {os.getpid()}"
+    return _claim_of(os.getpid())
+
+
+def _claim_of(pid: int) -> str:
+    """The claim of the process, which no other process of its number has; empty if it has ended.
+
+    In a container, the number is the same after each start. proc_pid_stat(5): field 22 is when the
+    process was started, in ticks of the clock since the machine was.
+    """
+    try:
+        stat = Path("/proc", str(pid), "stat").read_text("ascii", "replace")
+    except OSError:
+        return ""
+    start = stat.rpartition(")")[2].split()[22 - 3]
+    return f"piseduce-run on {socket.gethostname()} (start {start}), pid {pid}"
 
 
 def end_runs_of(claim: str) -> None:
     """End what a driver that does not answer any more has running on this machine.
 
-    It may be stopped (SIGSTOP) rather than dead: its runs must not go on beside the next driver's.
+    It may be stopped (SIGSTOP) rather than dead: its runs must not go on beside the next driver's,
+    nor begin when it wakes up. Ansible finds nothing to do without its folder.
     """
     remove_stale_run_folders()
-    host, _, pid = claim.removeprefix("piseduce-run on ").rpartition(", pid ")
-    if host == socket.gethostname() and pid.isdigit() and int(pid) != os.getpid():
+    pid = claim.rpartition(", pid ")[2]
+    if pid.isdigit() and int(pid) != os.getpid() and claim == _claim_of(int(pid)):
         for folder in run_folders_of(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
             end_run(folder.name, str(folder))
 
 

@@ -12,9 +12,13 @@ from typing import Any
 from piseduce_runner.planner import Status
 from piseduce_runner.store.deployment_rows import DeploymentRows
 from piseduce_runner.store.failures import NodeReserved, NodeTaken
-from piseduce_runner.store.records import Deployment, NewDeployment, Outcome
+from piseduce_runner.store.records import LONGEST_CLAIM, Deployment, NewDeployment, Outcome
 
-_UNCLAIMED = "(claim IS NULL OR coalesce(claim_expires, 0) <= :now)"
+# As `Deployment.is_claimed`.
+_UNCLAIMED = (
+    "(claim IS NULL OR coalesce(claim_expires, 0) <= :now"
+    f" OR claim_expires > :now + {LONGEST_CLAIM})"
+)
 _DRIVER_GONE = "its driver was gone"
 
 
@@ -133,13 +137,15 @@ class Claims(DeploymentRows):
             self._change(node, claim, reason=reason, claim=None, claim_expires=None)
             self._close_journal(node, Outcome.INTERRUPTED, reason, now)
 
-    def renew_claim(self, claim: str, expires: float) -> None:
-        """Hold all nodes of this claim until `expires`."""
+    def renew_claim(self, claim: str, expires: float) -> set[str]:
+        """Hold all nodes of this claim until `expires`; gives them."""
         with self._light_transaction():
             self._execute(
                 "UPDATE deployment SET claim_expires = ? WHERE claim = ? AND active = 1",
                 [expires, claim],
             )
+            held = self._rows("SELECT node FROM deployment WHERE claim = ? AND active = 1", [claim])
+        return {row["node"] for row in held}
 
     def interrupted(self, now: float) -> list[Deployment]:
         """Those that are in progress and that no living driver holds."""

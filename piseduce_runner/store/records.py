@@ -6,6 +6,10 @@ from typing import Any
 
 from piseduce_runner.planner import Status
 
+# Seconds; no driver asks for a claim that lasts longer. One that does was made while the manager's
+# clock was wrong, and would hold its node until the clock gets there.
+LONGEST_CLAIM = 3600.0
+
 
 class Outcome(Enum):
     """How a state ended on a node."""
@@ -50,7 +54,7 @@ class Deployment:
 
     def is_claimed(self, now: float) -> bool:
         """Whether a living driver holds the node at `now`."""
-        return self.claim is not None and (self.claim_expires or 0) > now
+        return self.claim is not None and 0 < (self.claim_expires or 0) - now <= LONGEST_CLAIM
 
 
 @dataclass(frozen=True)

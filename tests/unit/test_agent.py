@@ -205,7 +205,7 @@ def test_a_deployment_that_is_under_way_at_the_end_is_cancelled_first(site):
 
 def test_another_driver_is_asked_to_cancel_and_waited_for(site):
     site.reserve("a")
-    site.begin("a", expires=5 * HOUR)
+    site.begin("a", expires=2.5 * HOUR)
     site.now += 2 * HOUR
     agent = site.agent()
     assert agent.look() == []
@@ -216,7 +216,7 @@ def test_another_driver_is_asked_to_cancel_and_waited_for(site):
 
 def test_a_driver_that_does_not_cancel_is_not_waited_for_for_ever(site):
     site.reserve("a")
-    site.begin("a", expires=5 * HOUR)
+    site.begin("a", expires=2.5 * HOUR)
     site.now += 2 * HOUR
     agent = site.agent()
     agent.look()

@@ -1,5 +1,7 @@
 """The driver when states fail: what it starts again, what it stores, and who else is touched."""
 
+import time
+
 import pytest
 from simulated import (
     BOOT_CONF,
@@ -184,6 +186,41 @@ def test_a_cancelled_node_stops_in_its_state_and_the_others_go_on(cluster):
     assert two.journal("b")[-1] == (COPY, Outcome.CANCELLED)
     held = two.store.deployment("b")
     assert (held.claim, held.cancel_asked_by) == (None, "")
+
+
+def test_a_node_that_was_taken_while_its_driver_was_stopped_is_left_at_once(cluster):
+    one = cluster("a", {("a", COPY): [HANG]}, claim=0.3)
+    looks = []
+
+    def look():
+        looks.append(one.store.deployment("a"))
+        if looks[-1].percent is not None and looks[-1].claim == "me":
+            one.store.renew_claim("me", 1)  # it expired while the driver was stopped
+            one.store.take(["a"], "second", time.time(), time.time() + 60)
+        return None if one.runner.runs[-1].given_up else []
+
+    assert "no longer ours" in one.driver.run(one.records, look)["a"].reason
+    assert one.runner.runs[-1].given_up == ["a"]
+    assert one.store.deployment("a").claim == "second"
+    assert one.store.deployment("a").status is Status.IN_PROGRESS
+
+
+def test_claims_are_renewed_at_once_when_the_clock_is_set(cluster, monkeypatch):
+    one = cluster("a", {("a", COPY): [HANG]}, claim=600)
+    clock, ahead = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead[0])
+
+    def look():
+        held = one.store.deployment("a")
+        if held.percent is None:
+            return []
+        if not ahead[0]:
+            ahead[0] = 3000.0
+        elif held.is_claimed(time.time()):
+            one.driver.detach("done")
+        return []
+
+    assert one.driver.run(one.records, look) == {}
 
 
 def test_a_cancelled_node_can_be_resumed_by_another_driver(cluster):

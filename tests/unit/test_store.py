@@ -77,6 +77,14 @@ def test_a_renewed_claim_holds(store):
         store.begin([new()], "other", now=150, expires=160)
 
 
+def test_a_claim_from_when_the_clock_was_wrong_holds_nothing(store):
+    store.begin([new()], "me", now=1e6, expires=1e6 + 30)
+    assert store.deployment("node-1").is_claimed(1e6)
+    assert not store.deployment("node-1").is_claimed(100)
+    assert [held.node for held in store.interrupted(100)] == ["node-1"]
+    assert [held.claim for held in store.take(["node-1"], "other", 100, 130)] == ["other"]
+
+
 @pytest.mark.parametrize(
     "change",
     [
