@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -66,14 +67,23 @@ def runtime_folder() -> Path:
 def remove_stale_run_folders() -> None:
     """Remove what a driver that was killed has left behind: its runs' processes and folders."""
     for folder in runtime_folder().glob("piseduce-[0-9]*-*"):
-        if not _is_held(folder):
+        if _is_ours(folder) and not _is_held(folder):
             end_run(folder.name, str(folder))
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _is_ours(folder: Path) -> bool:
+    """Without a runtime directory of our own, anybody can make something of this name in /tmp."""
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
 def run_folders_of(pid: int) -> list[Path]:
     """The folders of the runs that the process `pid` has started."""
-    return sorted(runtime_folder().glob(f"piseduce-{pid}-*"))
+    return sorted(filter(_is_ours, runtime_folder().glob(f"piseduce-{pid}-*")))
 
 
 def write_states(folder: Path, gates: Path, states: tuple[State, ...], roles: list[Path]) -> Path:

@@ -46,3 +46,14 @@ def test_a_process_that_has_ended_has_no_claim():
     with subprocess.Popen(["true"]) as child:
         child.wait()
     assert session._claim_of(child.pid) == ""
+
+
+def test_what_others_have_put_among_the_folders_of_runs_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "runtime_folder", lambda: tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    os.mkfifo(elsewhere / "driver")  # whoever opens it waits
+    (tmp_path / "run" / "piseduce-1-x").symlink_to(elsewhere)
+    run_folder.remove_stale_run_folders()
+    assert list(elsewhere.iterdir()) == [elsewhere / "driver"]
