@@ -126,6 +126,22 @@ def test_what_a_state_learned_is_stored_only_with_its_proof(cluster, word):
     assert memory == {f"seen_{position}": "yes" for position in ALL[:COPY]}
 
 
+def test_a_states_note_stands_in_the_journal_and_is_not_kept(cluster):
+    one = cluster("a")
+
+    def note(node, position):
+        if position == COPY:
+            run = one.runner.runs[-1]
+            run.report(Remembered(run, node, position, {"note": "a worn card"}))
+
+    one.runner.on_state = note
+    assert one.run()["a"].status is Status.DEPLOYED
+    assert [t.reason for t in one.store.transitions("a")][COPY : COPY + 2] == ["a worn card", ""]
+    deployment = one.store.deployment("a")
+    assert "note" not in deployment.memory
+    assert deployment.reason == ""
+
+
 def test_that_a_node_has_settled_is_stored_at_once(cluster):
     one = cluster("a", {("a", BOOT_FILES): SETTLE})
     seen = []
