@@ -91,7 +91,7 @@ class Operations:
     def destroy(self, names: Iterable[str], *, erase: bool) -> list[Record]:
         """Power the nodes off, remove their boot files, and give them back."""
         names = list(names)
-        with self._asked("destroy", names) as held:
+        with self._asked("destroy", names, "--erase" if erase else "") as held:
             records = []
             for name in names:
                 last = _needed(held, name, "destroy; `cancel` ends a reservation")

@@ -7,6 +7,7 @@ import click
 
 from piseduce_runner.agent_lock import hold_agent_lock
 from piseduce_runner.cli.context import Context
+from piseduce_runner.planner import Status
 from piseduce_runner.show import nodes as node_tables
 from piseduce_runner.site import Site, site_processes
 from piseduce_runner.store import Store
@@ -43,9 +44,15 @@ def _show(context: Context, names: set[str], site: Site) -> None:
     try:
         held = {one.node: one for one in store.last_deployments(sorted(names))}
         rows = node_tables.node_rows(sorted(names), held, store)
+        others = [one for one in store.deployments().values() if one.status is Status.IN_PROGRESS]
     finally:
         store.close()
     if rows or context.json:
         node_tables.status(context.json, rows)
     else:
         click.echo("nothing was due")
+    if not context.json:
+        for one in others:
+            claimed = one.is_claimed(time.time())
+            driven = f" by {one.claim}" if claimed else ", left for the next agent"
+            click.echo(f"{one.node} is under way ({one.process}: {one.state}){driven}")

@@ -113,7 +113,7 @@ def check_environments(folder: Path) -> list[Finding]:
     ]
     if not good and not damaged:
         said = "there is no environment, so nothing can be deployed"
-        findings.append(warning(check, str(folder), said, "add one"))
+        findings.append(warning(check, str(folder), said, "piseduce-run env add FILE"))
     findings += [
         ok(check, one.name, "its description is sound, and its image has the right size")
         for one in good

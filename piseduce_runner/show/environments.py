@@ -32,7 +32,10 @@ def environments(as_json: bool, known: list[Environment], damaged: list[str]) ->
             f"{one.compressed_bytes // MIB} MiB",
             f"{one.root_sectors * SECTOR // MIB} MiB",
         )
-    new_console().print(table)
+    if known:
+        new_console().print(table)
+    elif not damaged:
+        click.echo("there is no environment; `piseduce-run env add FILE` makes one of an image")
     for problem in damaged:
         click.echo(f"damaged: {problem}")
 

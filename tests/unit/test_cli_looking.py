@@ -189,6 +189,12 @@ def test_an_agent_with_nothing_to_do_says_so(run):
     assert json.loads(run("--json", "agent", "--once").output) == {"nodes": []}
 
 
+def test_an_agent_says_what_is_not_due_because_somebody_drives_it(run, store):
+    begin(store)
+    lines = run("agent", "--once").output.splitlines()
+    assert lines == ["nothing was due", "node-1 is under way (deploy: turn_on) by driver 7"]
+
+
 def test_a_second_agent_is_refused(run, site):
     with hold_agent_lock(site.agent_lock):
         done = run("agent", "--once")
