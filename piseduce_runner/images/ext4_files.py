@@ -52,9 +52,9 @@ class Ext4Files:
         self._image = image
 
     def entries(self, folder: str) -> list[Entry]:
-        """What is in a folder; nothing if there is no such folder."""
+        """What is in a folder, or in the one that a link leads to; nothing if there is none."""
         found = []
-        for line in self._ask(f"ls -p {_quoted(folder)}").splitlines():
+        for line in self._ask(f"ls -p {_quoted(_followed(folder))}").splitlines():
             if not line:
                 continue
             match = _ENTRY.fullmatch(line)
@@ -85,7 +85,10 @@ class Ext4Files:
     def remove(self, entries: Iterable[Entry]) -> list[str]:
         """Remove these, folders with all that is in them; their paths. Raises UserError."""
         removed = [one for entry in entries for one in self._with_contents(entry, 0)]
-        self.change(f"{'rmdir' if one.is_folder else 'rm'} {_quoted(one.path)}" for one in removed)
+        self.change(
+            f"{'rmdir' if one.is_folder else 'rm'} {_quoted(_in_folder(one.path))}"
+            for one in removed
+        )
         folders = sorted({str(PurePosixPath(one.path).parent) for one in removed})
         left = {one.path for folder in folders for one in self.entries(folder)}
         for one in removed:
@@ -148,6 +151,17 @@ class Ext4Files:
                 raise UserError("a folder of the system on the card holds too much to be read")
             output.seek(0)
             return output.read().decode(errors="surrogateescape")
+
+
+def _followed(folder: str) -> str:
+    """A folder's path for debugfs, which does not follow a link at the end of a path."""
+    return f"{folder.rstrip('/')}/."
+
+
+def _in_folder(path: str) -> str:
+    """The path of something in a folder that may be a link, for debugfs to remove it."""
+    place = PurePosixPath(path)
+    return f"{_followed(str(place.parent))}/{place.name}"
 
 
 def _quoted(path: str) -> str:

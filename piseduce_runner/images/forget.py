@@ -17,6 +17,7 @@ _ANY = re.compile(".+")
 # Folder, and which names in it go; folders with all that they hold.
 _MACHINE = (
     ("/etc", re.compile(r"g?shadow-")),
+    ("/etc/security", re.compile(r"opasswd")),
     ("/etc/ssh", re.compile(r"ssh_host_.*")),
     ("/var/lib/dbus", re.compile(r"machine-id")),
     ("/var/lib/systemd", re.compile(r"random-seed|credential\.secret")),
@@ -63,15 +64,16 @@ def homes(accounts: bytes) -> list[str]:
 
 
 def locked(text: bytes) -> bytes:
-    """The text of /etc/passwd or /etc/shadow without any password that lets somebody in.
+    """The text of /etc/passwd or /etc/shadow without any password, hashed or not.
 
-    shadow(5): an empty field lets everybody in; `*` and what begins with `!` are no hashes. In
-    /etc/passwd an `x` says that the password is in the other file.
+    shadow(5): an empty field lets everybody in; one of `*` and `!` alone nobody. What stands behind
+    a `!` is the hash of an account that is locked for now. In /etc/passwd an `x` says that the
+    password is in the other file.
     """
     lines = []
     for line in text.split(b"\n"):
         fields = line.split(b":")
-        if len(fields) > 1 and fields[1] != b"x" and not fields[1].startswith((b"*", b"!")):
+        if len(fields) > 1 and (not fields[1] or fields[1].strip(b"*!") not in (b"", b"x")):
             fields[1] = _LOCKED
         lines.append(b":".join(fields))
     return b"\n".join(lines)

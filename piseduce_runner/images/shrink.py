@@ -1,7 +1,9 @@
 """An ext4 file system in a file of its own: checked, repaired, and made as small as is sensible."""
 
 import re
+import signal
 import subprocess
+import threading
 from pathlib import Path
 
 from piseduce_runner.errors import UserError
@@ -11,6 +13,7 @@ _MIB = 1 << 20
 SLACK = 64 * _MIB
 """Bytes that stay free: what a system writes before its file system has grown on another card."""
 _SECONDS = 3600
+_STEP = 1 << 16  # bytes
 _MINIMUM = re.compile(r"Estimated minimum size of the filesystem: (\d+)")
 _REPAIRED = (0, 1, 2)  # e2fsck(8), EXIT CODE
 
@@ -44,18 +47,30 @@ def shrink(image: Path, block_bytes: int, blocks: int) -> int:
 
 
 def _run(*command: str | Path, longest: int = 300) -> tuple[int, str]:
-    """Exit status of a program, and the end of what it said."""
+    """Exit status of a program, and the end of what it said.
+
+    Of a file system made to that end, e2fsck(8) says more than there is memory for.
+    """
+    child = subprocess.Popen(
+        [str(word) for word in command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=tools.environment(),
+        start_new_session=True,  # Ctrl-C is ours to handle
+    )
+    limit = threading.Timer(_SECONDS, child.kill)
+    limit.start()
+    said = b""
     try:
-        done = subprocess.run(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=tools.environment(),
-            timeout=_SECONDS,
-            start_new_session=True,  # Ctrl-C is ours to handle
-        )
-    except subprocess.TimeoutExpired:
-        raise UserError(f"{command[0]} did not end within {_SECONDS} s") from None
-    said = done.stdout.decode(errors="replace")
-    return done.returncode, " ".join(said.split())[-longest:]
+        while data := child.stdout.read1(_STEP):
+            said = (said + data)[-_STEP:]
+        status = child.wait()
+    finally:
+        limit.cancel()
+        child.kill()
+        child.stdout.close()
+        child.wait()
+    if status == -signal.SIGKILL:
+        raise UserError(f"{command[0]} did not end within {_SECONDS} s")
+    return status, " ".join(said.decode(errors="replace").split())[-longest:]

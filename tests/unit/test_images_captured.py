@@ -119,6 +119,15 @@ def test_links_lead_to_nothing_that_is_removed_in_their_stead(copy):
     assert files.read("/etc/ssh/sshd_config") == b"# kept\n"
 
 
+def test_what_is_secret_in_a_home_goes_also_where_the_home_is_a_link(copy):
+    files = Ext4Files(copy / captured.ROOT)
+    files.remove(files.entries("/home/pi"))
+    files.change(["mkdir /data", "mkdir /data/pi", "symlink /data/pi/.netrc /x"])
+    files.change(["rmdir /home/pi", "symlink /home/pi /data/pi"])
+    assert "/home/pi/.netrc" in forget(files)
+    assert files.entries("/data/pi") == []
+
+
 def test_a_name_that_cannot_be_handled_is_an_error_and_not_left(copy):
     files = Ext4Files(copy / captured.ROOT)
     with pytest.raises(UserError, match="cannot be handled"):
@@ -150,7 +159,7 @@ def test_a_family_that_packs_its_secrets_is_refused():
 
 def test_passwords_are_locked_wherever_they_are():
     before = b"a:$6$x:1\nb::1\nc:!$6$x:1\nd:*:1\ne:x:1\n\nodd"
-    assert locked(before) == b"a:*:1\nb:*:1\nc:!$6$x:1\nd:*:1\ne:x:1\n\nodd"
+    assert locked(before) == b"a:*:1\nb:*:1\nc:*:1\nd:*:1\ne:x:1\n\nodd"
 
 
 def test_homes_are_plain_paths():
