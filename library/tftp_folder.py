@@ -22,7 +22,13 @@ from ansible.module_utils.piseduce_process import (
     one_line,
     spawn,
 )
-from ansible.module_utils.piseduce_ssh import ARGUMENT, SSH_FAILED, explain, ssh_command
+from ansible.module_utils.piseduce_ssh import (
+    ARGUMENT,
+    LONGEST_COMPLAINT,
+    SSH_FAILED,
+    explain,
+    ssh_command,
+)
 from ansible.module_utils.piseduce_tree import (
     Limit,
     Truncated,
@@ -235,6 +241,7 @@ class NodeSource:
                 ssh_command(self._node, self._enter + command),
                 stdout=subprocess.PIPE,
                 stderr=complaint,
+                largest_file=LONGEST_COMPLAINT,
             )
             try:
                 try:

@@ -10,7 +10,12 @@ import subprocess
 import tempfile
 
 from ansible.module_utils.piseduce_process import Failure, kill, one_line, spawn
-from ansible.module_utils.piseduce_ssh import SSH_FAILED, explain, ssh_command
+from ansible.module_utils.piseduce_ssh import (
+    LONGEST_COMPLAINT,
+    SSH_FAILED,
+    explain,
+    ssh_command,
+)
 
 KEPT_FREE = 64 << 20
 """Bytes of the manager's file system that are never used: others need some."""
@@ -79,6 +84,7 @@ def fetch(node, device, parts, targets, folder, progress):
             stdin=asked,
             stdout=subprocess.PIPE,
             stderr=complaint,
+            largest_file=LONGEST_COMPLAINT,
         )
         unpacker = None
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -92,12 +93,14 @@ class Stopwatch:
         return int(amount / max(time.monotonic() - self._start, 0.001))
 
 
-def _die_with(parent):
-    """Return a function that ties a new process to its parent's life (prctl(2))."""
+def _die_with(parent, largest_file):
+    """Return a function that ties a new process to its parent's life (prctl(2)), and limits it."""
 
     def tie():
         if _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != parent:
             os._exit(125)
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     return tie
 
@@ -106,16 +109,18 @@ def spawn(command, **options):
     """Start a child that the kernel kills when this process ends, however it ends.
 
     :param command: list of arguments; no shell
-    :param options: as for :class:`subprocess.Popen`
+    :param options: as for :class:`subprocess.Popen`; ``largest_file`` is how many bytes a file may
+        have that it writes (a pipe is none): who complains without end into a file is killed
     :raises Failure: the program does not exist on this node
     """
+    largest_file = options.pop("largest_file", None)
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     environment.update(options.pop("env", {}))
     options.setdefault("stdin", subprocess.DEVNULL)
     try:
         # The child does nothing between fork and exec but one system call, so threads do no harm.
         return subprocess.Popen(
-            command, env=environment, preexec_fn=_die_with(os.getpid()), **options
+            command, env=environment, preexec_fn=_die_with(os.getpid(), largest_file), **options
         )
     except FileNotFoundError as error:
         raise Hopeless(f"{command[0]} is not installed on this node") from error

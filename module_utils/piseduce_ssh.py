@@ -12,6 +12,8 @@ import subprocess
 
 from ansible.module_utils.piseduce_process import Failure, ending, kill, one_line, spawn
 
+LONGEST_COMPLAINT = 1 << 20
+"""Bytes that ssh(1) may write on its standard error where that is a file: the node's words too."""
 SSH_FAILED = 255
 """ssh(1), EXIT STATUS: an error of ssh itself, not of the remote command."""
 

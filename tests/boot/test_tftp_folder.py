@@ -297,6 +297,7 @@ class TestOnANode:
             ("tar -cPf - /etc/hostname", "not the name of a boot file"),
             ("echo oops >&2; exit 1", "oops"),
             ("cat /dev/zero", "does not end"),
+            ("yes a complaint >&2", "a complaint"),
         ],
     )
     def test_a_bad_archive_leaves_the_old_folder(
