@@ -30,7 +30,7 @@ from piseduce_runner.run_folder import (
     write_inventory,
     write_states,
 )
-from piseduce_runner.runlog import NodeLog, failure_message
+from piseduce_runner.runlog import NodeLog, failure_message, harmless
 from piseduce_runner.runs import (
     Batch,
     Remembered,
@@ -184,7 +184,7 @@ class AnsibleRun:
         text = event.get("stdout", "")
         if node not in self._nodes:
             if text.strip():
-                self._last_words = _last_line(text) or self._last_words
+                self._last_words = harmless(_last_line(text)) or self._last_words
             return False
         activity = self._nodes[node]
         kind, task = event["event"], data.get("task", "")
