@@ -33,11 +33,13 @@ def hold_agent_lock(path: Path) -> Iterator[None]:
                     " it does what is due by itself"
                 )
             time.sleep(0.02)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        try:
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
         yield
-        file.truncate(0)
+        os.ftruncate(file.fileno(), 0)
 
 
 def running_agent(path: Path) -> int | None:

@@ -155,9 +155,12 @@ class Site(SiteFolder):
 
 
 def check_is_site(folder: Path) -> None:
-    """Raises `UserError` when the folder is no site."""
-    if not (folder / "inventory").is_dir():
+    """Raises `UserError` when the folder is no site, `PermissionError` when it is closed to us."""
+    inventory = folder / "inventory"
+    if not inventory.is_dir():
         raise UserError(f"{folder} is no site: it has no folder inventory/")
+    with os.scandir(inventory):  # where it is closed, Ansible would answer with a page of text
+        pass
 
 
 def role_folders(site: Path) -> list[Path]:

@@ -33,6 +33,14 @@ class _Commands(click.Group):
         except StoreFailed as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
+        except PermissionError as error:
+            # Everything of a site may be closed to people who forget sudo(8).
+            click.echo(
+                f"Error: {error.filename}: {error.strerror}; work as root (sudo) or as the site's"
+                " owner",
+                err=True,
+            )
+            ctx.exit(2)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,6 +4,8 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from piseduce_runner import lab
 from piseduce_runner.errors import UserError
 from piseduce_runner.site import Site
@@ -37,8 +39,10 @@ class Context:
 
 @contextlib.contextmanager
 def existing_store(site: Site):
-    """The site's store for the length of a block; None before the first deployment."""
-    store = Store.open_existing(site.database)
+    """The site's store to read, for the length of a block; None before the first deployment."""
+    store = Store.open_to_read(site.database)
+    if store is not None and store.unwritable:
+        click.echo(f"{store.unwritable}; this is what was stored last", err=True)
     try:
         yield store
     finally:

@@ -62,7 +62,7 @@ def log(context: Context, node: str, all_states: bool) -> None:
         transitions = store.transitions(node) if store else []
         held = store.last_deployments([node]) if store else []
     if not held:
-        raise UserError(f"{node} has no log: nothing was ever done to it")
+        raise UserError(f"{node} has no log: nothing was ever deployed on it")
     # What was there before would be taken for what went wrong now.
     of_last = [one for one in transitions if one.deployment == held[0].id]
     if not of_last:

@@ -25,6 +25,7 @@ class Database:
         self._path = path
         self._timeout = timeout
         self._depth = 0
+        self.unwritable = ""
 
     @classmethod
     def open(cls, path: Path, timeout: float = 10.0) -> Self:
@@ -64,7 +65,25 @@ class Database:
     @classmethod
     def open_existing(cls, path: Path) -> Self | None:
         """Open the database if there is one; None before the first deployment."""
-        return cls.open(path) if path.is_file() else None
+        return cls.open(path) if _is_there(path) else None
+
+    @classmethod
+    def open_to_read(cls, path: Path) -> Self | None:
+        """As `open_existing`, also where it cannot be written: `unwritable` says why, then.
+
+        A full disk and one that was made read-only are when somebody wants to know how things are.
+        """
+        if not _is_there(path):
+            return None
+        try:
+            return cls.open(path)
+        except UserError as error:
+            connection = _connect_to_read(path)
+            if connection is None:
+                raise
+            store = cls(sqlite_utils.Database(connection), path, 0)
+            store.unwritable = str(error)
+            return store
 
     @staticmethod
     def check(path: Path) -> list[str]:
@@ -168,6 +187,41 @@ class Database:
             with self.transaction():
                 # It looks again: another process may have done it while this one waited.
                 schema.migrate(self._db)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # the folder is closed to this user
+        raise UserError(
+            f"{path}: the store cannot be opened: {error.strerror}; work as root (sudo) or as the"
+            " site's owner"
+        ) from error
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection | None:
+    """A connection that needs no file of its own beside the store's; None when there is no way.
+
+    SQLite reads a write-ahead log only by means of such a file, so a store that has one in use
+    is left alone then (https://www.sqlite.org/wal.html, "Read-Only Databases").
+    """
+    log = path.with_name(f"{path.name}-wal")
+    try:
+        in_use = log.exists() and log.stat().st_size > 0
+        for mode in ("mode=ro",) if in_use else ("mode=ro", "mode=ro&immutable=1"):
+            connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None
+            )
+            try:
+                if schema.version(connection) == schema.VERSION:
+                    connection.execute("SELECT count(*) FROM deployment").fetchone()
+                    return connection
+            except sqlite3.Error:
+                pass  # the error of the ordinary way is told
+            connection.close()
+    except (OSError, sqlite3.Error):
+        return None
+    return None
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection, timeout: float) -> None:

@@ -61,7 +61,10 @@ def in_plain_words(error: Exception, timeout: float) -> str:
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return "cannot be written; its file, its folder or its disk is read-only for this user"
         case sqlite3.SQLITE_CANTOPEN:
-            return "cannot be opened by this user; look at the permissions of its file and folder"
+            return (
+                "is closed to this user, or its disk is read-only;"
+                " look at the permissions of its file and folder"
+            )
         case sqlite3.SQLITE_IOERR:
             return "cannot be read or written; its disk fails or is full"
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:

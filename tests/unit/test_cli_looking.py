@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from sites import write_site
 
 from piseduce_runner.agent_lock import hold_agent_lock
 from piseduce_runner.cli import context, main
+from piseduce_runner.errors import UserError
 from piseduce_runner.planner import Status
 from piseduce_runner.site_reader import load_site
 from piseduce_runner.store import NewDeployment, Outcome, Store
@@ -201,6 +203,12 @@ def test_a_second_agent_is_refused(run, site):
     assert done.exit_code == 2
     assert f"(pid {os.getpid()})" in done.output
     assert done.output.count("\n") == 1
+
+
+def test_an_agent_that_cannot_write_its_lock_says_so():
+    with pytest.raises(UserError, match="/dev/full: cannot be written"):  # noqa: SIM117
+        with hold_agent_lock(Path("/dev/full")):
+            pass
 
 
 def test_an_agent_stops_at_sigterm_and_reads_the_site_again_at_sighup(site):

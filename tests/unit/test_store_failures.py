@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sqlite_utils
 from click.testing import CliRunner
+from sites import write_site
 
 from piseduce_runner.cli import main
 from piseduce_runner.errors import UserError
@@ -141,6 +142,48 @@ def test_a_store_that_one_may_not_write_is_refused_or_says_so():
         with as_nobody(), pytest.raises(UserError, match=f"{path}: the store cannot be opened: it"):
             Store.open(path)
         Path(folder).chmod(0o755)
+
+
+def test_a_store_that_cannot_be_written_can_still_be_read_and_says_why_it_is_so():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "piseduce.db"
+        assert Store.open_to_read(path) is None
+        made = Store.open(path)
+        made.begin([new()], "me", now=1, expires=9)
+        made.close()
+        path.chmod(0o444)
+        Path(folder).chmod(0o555)
+        with as_nobody():
+            read = Store.open_to_read(path)
+            assert list(read.deployments()) == ["node-1"]
+            assert f"{path}: the store cannot be opened" in read.unwritable
+            with pytest.raises(StoreFailed):
+                read.set_percent("node-1", "me", 5)
+            read.close()
+        Path(folder).chmod(0o755)
+        path.write_bytes(b"no database" * 1000)
+        with pytest.raises(UserError, match="it is damaged"):
+            Store.open_to_read(path)
+
+
+def test_people_who_forget_sudo_are_told_so():
+    with tempfile.TemporaryDirectory() as folder:
+        site = write_site(Path(folder) / "site")
+        Path(folder).chmod(0o755)
+        store = Store.open(site / "state" / "piseduce.db")
+        store.close()
+        hosts = site / "inventory" / "hosts.yml"
+        for closed, mode in ((hosts, 0o600), (hosts.parent, 0o700), (site, 0o700)):
+            closed.chmod(mode)
+            with as_nobody():
+                result = CliRunner().invoke(main, ["--site", str(site), "status"])
+            assert result.exit_code == 2, result.output
+            assert "Permission denied; work as root (sudo)" in result.output
+            assert result.output.count("\n") == 1
+        site.chmod(0o755)
+        (site / "state").chmod(0o700)
+        with as_nobody(), pytest.raises(UserError, match=r"Permission denied; work as root"):
+            Store.open_to_read(site / "state" / "piseduce.db")
 
 
 def test_a_damaged_store_is_a_clear_error(store, path):
