@@ -57,7 +57,8 @@ class _Commands(click.Group):
 def main(ctx: click.Context, site: Path | None, as_json: bool) -> None:
     """Deploy operating systems on the Raspberry Pis of a PoE cluster.
 
-    Exit status: 0 all well, 1 a node failed or is lost, 2 wrong usage or bad input.
+    Exit status: 0 all well, 1 a node failed, is lost or was left under way, 2 wrong usage or bad
+    input.
     """
     ctx.obj = Context(as_json, site)
 
