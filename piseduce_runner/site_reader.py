@@ -66,6 +66,7 @@ def survey_site(folder: Path) -> Survey:
     switches = reader.each(
         members["switches"], lambda name: reader.switch(name, variables.get(name, {}))
     )
+    reader.each([""], lambda _: reader.check_apart(switches.values(), variables))
     # A node of a switch that is not understood cannot be judged, and would only be blamed for it.
     spoilt = [name for name in members["switches"] if name not in switches]
     judged = [
@@ -221,6 +222,21 @@ class _Reader:
             self._fail(where, f"{needed} is missing (switch_version is {version})")
         if "switch_udp_port" in variables:
             self.integer(variables, "switch_udp_port", where)
+
+    def check_apart(self, switches: Iterable[Switch], variables: dict[str, dict[str, Any]]) -> None:
+        """No port is described twice: what one description forbids the other would allow."""
+        seen: list[tuple[Switch, tuple[Any, ...], range]] = []
+        for switch in switches:
+            own = variables.get(switch.name, {})
+            place = (switch.address, own.get("switch_udp_port", 161), own.get("switch_admin_oid"))
+            offset = own.get("switch_port_offset", 0)
+            first = offset if isinstance(offset, int) else 0
+            ports = range(first, first + switch.port_count)
+            for other, there, theirs in seen:
+                if there == place and max(ports[0], theirs[0]) <= min(ports[-1], theirs[-1]):
+                    problem = f"its ports are also {other.name}'s: same switch_address and numbers"
+                    self._fail(f"switch {switch.name}", problem)
+            seen.append((switch, place, ports))
 
     def check_unique(self, nodes: Iterable[Node]) -> None:
         """No two nodes share what must be theirs alone."""

@@ -49,6 +49,12 @@ def test_a_site_is_read_with_its_group_variables(tmp_path):
             "must be a list of port numbers ([] if none)",
         ),
         (lambda i: switch(i).update(switch_version="v3"), "switch_user is missing"),
+        (
+            lambda i: i["all"]["children"]["switches"]["hosts"].update(
+                {"switch-2": switch(i) | {"switch_forbidden_ports": []}}
+            ),
+            "switch switch-2: its ports are also switch-1's",
+        ),
         (lambda i: switch(i).update(switch_version="v9"), "switch_version is 'v9'"),
         (lambda i: switch(i).update(switch_udp_port="snmp"), "switch_udp_port is 'snmp'"),
         (
