@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from piseduce_runner.families import find_family
+
 from . import image as images
 from .conftest import MIB
 
@@ -188,7 +190,8 @@ def test_system_that_is_half_configured_is_configured(written, start_module, run
     run_module("card_mount", device=written.device, state="mounted", timeout=60)
     options = {
         "device": written.device,
-        "family": "raspbian",
+        "steps": list(find_family(None, "raspbian").system_conf),
+        "login": "pi",
         "hostname": "node-1",
         "manager_key": MANAGER,
         "timeout": 60,
