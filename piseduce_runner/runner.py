@@ -161,13 +161,19 @@ class AnsibleRun:
                 quiet=True,
             )
             if result.rc != 0 and not self._ended:
-                error = self._last_words or f"ansible-playbook ended with status {result.rc}"
+                error = self._why(result.rc)
         # An exception in a thread would be lost, and the driver wait for ever.
         except Exception as problem:  # noqa: BLE001
             error = f"ansible-runner failed: {problem!r}"
         finally:
             self._sweep()
         self._report(RunEnded(self, error))
+
+    def _why(self, status: int | None) -> str:
+        """Why a run has ended before its time. What it said last may have nothing to do with it."""
+        if status is None:
+            return "ansible-playbook was killed by a signal (is the manager short of memory?)"
+        return self._last_words or f"ansible-playbook ended with status {status}"
 
     def _sweep(self) -> None:
         """End what Ansible left (SSH masters persist on purpose) and remove the folder."""

@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
 import queue
 import re
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -256,6 +259,28 @@ def test_a_run_that_cannot_start_says_why(start, site):
     _, next_event = start("fine")
     ended = gather(next_event)[-1]
     assert ended.error
+
+
+def test_a_run_that_is_killed_says_so_and_nothing_of_it_is_left(start):
+    run, next_event = start("fine", "fine")
+    assert {next_event().node, next_event().node} == {"a", "b"}
+    assert kill_playbook() == 1
+    ended = gather(next_event)[-1]
+    assert "ansible-playbook was killed by a signal" in ended.error
+    assert is_clean(run)
+
+
+def kill_playbook():
+    """SIGKILL to the playbooks that this process has started; how many they were."""
+    children = [
+        int(child)
+        for task in Path("/proc/self/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    playbooks = [c for c in children if b"playbook" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    for child in playbooks:
+        os.kill(child, signal.SIGKILL)
+    return len(playbooks)
 
 
 def test_an_inventory_that_ansible_refuses_is_a_clear_error(site):
