@@ -9,7 +9,7 @@ APT_PACKAGES := python3-venv dnsmasq-base nginx-light mmdebstrap zstd busybox-st
 	mtools dosfstools e2fsprogs fdisk xz-utils bzip2 iproute2 nftables openssh-client openssl curl \
 	snmp snmpd bmap-tools openssh-server udhcpc python3-fusepy
 
-.PHONY: demo test lint clean setup
+.PHONY: demo test faults lint clean setup
 
 demo: setup
 	sh examples/demo.sh $(BIN)/piseduce-run $(NODES)
@@ -17,6 +17,12 @@ demo: setup
 # Two at once: most tests wait for nodes. A file's tests stay together, they share what they set up.
 test: setup lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# Every state of a deployment and every fault that can hit it: minutes, in two labs. Writes
+# the page when all has ended as it must.
+faults: setup
+	$(BIN)/pytest tests/faults/matrix -m "" --numprocesses 2 --dist loadfile \
+		--fault-matrix docs/fault-matrix.md
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
