@@ -21,23 +21,35 @@ class SiteProcesses:
 
         Raises `UserError` when there is no such process, or its environment is needed and gone.
         """
-        if environment not in self._tables:
-            self._tables[environment] = self._read(name, environment)
-        table = self._tables[environment]
+        table = self._table(name, environment)
         if name not in table:
             raise UserError(f"{self.site.folder}: the process table has no process {name!r}")
         return table[name]
 
-    def _read(self, name: str, environment: str) -> dict[str, Process]:
+    def _table(self, name: str, environment: str) -> dict[str, Process]:
+        try:
+            return self._with_policy_of(environment)
+        except _EnvironmentGone as gone:
+            # A node can be rebooted and given back without the image that it was made from.
+            if name == "deploy":
+                raise UserError(str(gone)) from gone
+            return self._with_policy_of("")
+
+    def _with_policy_of(self, environment: str) -> dict[str, Process]:
+        if environment not in self._tables:
+            self._tables[environment] = self._read(environment)
+        return self._tables[environment]
+
+    def _read(self, environment: str) -> dict[str, Process]:
         if not environment:
             return site_processes(self.site)
         try:
             found = environments.find(self.site.environments, environment)
-        except UserError:
-            # A node can be rebooted and given back without the image that it was made from.
-            if name == "deploy":
-                raise
-            return site_processes(self.site)
-        return site_processes(
-            self.site, found.policy, family=find_family(self.site.folder, found.family)
-        )
+        except UserError as error:
+            raise _EnvironmentGone(str(error)) from error
+        family = find_family(self.site.folder, found.family)
+        return site_processes(self.site, found.policy, family=family)
+
+
+class _EnvironmentGone(Exception):
+    """The environment is not there any more, or is damaged."""
