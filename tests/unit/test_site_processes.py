@@ -4,8 +4,8 @@ import pytest
 from sites import write_site
 
 from piseduce_runner.errors import UserError
-from piseduce_runner.site import load_site
 from piseduce_runner.site_processes import SiteProcesses
+from piseduce_runner.site_reader import load_site
 
 
 def test_a_node_is_rebooted_without_its_environment_and_not_deployed(tmp_path):
