@@ -68,6 +68,7 @@ class NodeView:
     state: str
     attempt: int
     percent: int | None
+    rate: int | None
     since: float
     reason: str
 
@@ -88,6 +89,7 @@ class _Node:
     since: float
     run: Run | None = None
     percent: int | None = None
+    rate: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     look_again: float = 0.0  # when to ask for a place in a window of several drivers again
 
@@ -257,7 +259,7 @@ class Driver:
                 return
             entered = planner.apply(record, Entered(state.position, timeout), now)
             self._ledger.enter(entered, str(run.batch.logs[record.node]))
-        node.percent, node.facts, node.since = None, {}, time.time()
+        node.percent, node.rate, node.facts, node.since = None, None, {}, time.time()
         self._set(entered)
         self._windows.note_entry(record.node, state, now)
         run.enter(record.node, state.position)
@@ -299,8 +301,8 @@ class Driver:
 
     def _handle(self, event: RunEvent | _Detach) -> None:
         match event:
-            case Progressed(node=node, percent=percent):
-                self._on_progress(node, percent)
+            case Progressed():
+                self._on_progress(event)
             case RunEnded(run=run, error=error):
                 self._on_run_ended(run, error)
             case _Detach(reason=reason):
@@ -329,12 +331,13 @@ class Driver:
             self._set(planner.apply(node.record, Settled(position), time.monotonic()))
             self._ledger.settle(node.record)
 
-    def _on_progress(self, name: str, percent: int) -> None:
+    def _on_progress(self, event: Progressed) -> None:
+        name, news = event.node, (event.percent, event.rate)
         node = self._nodes.get(name)
-        if node is None or node.record.entered is None or node.percent == percent:
+        if node is None or node.record.entered is None or news == (node.percent, node.rate):
             return
-        node.percent = percent
-        self._guarded(lambda: self._store.set_percent(name, self._claim, percent))
+        node.percent, node.rate = news
+        self._guarded(lambda: self._store.set_percent(name, self._claim, *news))
         self._show(name)
 
     def _on_run_ended(self, run: Run, error: str) -> None:
@@ -434,7 +437,7 @@ class Driver:
             self._ledger.prove(after, node.facts)
         else:
             self._ledger.fail(after, after.reason)
-        node.record, node.facts, node.percent = after, {}, None
+        node.record, node.facts, node.percent, node.rate = after, {}, None, None
         node.since, node.waiting_since = time.time(), time.monotonic()
         if node.run is not None and not (is_proven and self._leads_on(node.run, before, after)):
             run, node.run = node.run, None
@@ -474,6 +477,7 @@ class Driver:
                 state=record.state.name,
                 attempt=record.attempt,
                 percent=node.percent,
+                rate=node.rate,
                 since=node.since,
                 reason=record.reason,
             )

@@ -1,9 +1,9 @@
-"""Receives how far nodes are, in percent, while a state lasts.
+"""Receives how far nodes are, in percent, and how fast, while a state lasts.
 
-Nodes send UDP datagrams, JSON of `token`, `node` and `percent`, about once a second: no SSH session
-per look, and no harm when one gets lost. Every node has a token of its own; datagrams without it,
-from a node that has gone astray or from a stranger, are passed over. What comes faster than a
-person can read is passed over too: nobody can keep the driver busy with it.
+Nodes send UDP datagrams, JSON of `token`, `node`, `percent` and `rate`, about once a second: no
+SSH session per look, and no harm when one gets lost. Every node has a token of its own; datagrams
+without it, from a node that has gone astray or from a stranger, are passed over. What comes faster
+than a person can read is passed over too: nobody can keep the driver busy with it.
 """
 
 import json
@@ -17,6 +17,10 @@ from piseduce_runner.runs import Progressed, Report
 
 _LONGEST_DATAGRAM = 1024
 _INTERVAL_SECONDS = 0.5
+# The same percent at another rate is told again only so often.
+_RATE_SECONDS = 1.5
+# No card, cable or memory is faster: bytes per second.
+_LARGEST_RATE = 10**11
 
 
 class ProgressListener:
@@ -59,7 +63,8 @@ class ProgressListener:
         when, percent = self._reported.get(event.node, (float("-inf"), -1))
         # The last percent is never passed over; the same one always.
         is_due = now - when >= _INTERVAL_SECONDS or event.percent == 100
-        if event.percent == percent or not is_due:
+        is_same = event.percent == percent and now - when < _RATE_SECONDS
+        if is_same or (event.percent == percent and event.rate is None) or not is_due:
             return False
         self._reported[event.node] = (now, event.percent)
         return True
@@ -75,4 +80,6 @@ class ProgressListener:
             return None
         if not is_known or type(percent) is not int or not 0 <= percent <= 100:
             return None
-        return Progressed(node, percent)
+        rate = message.get("rate")
+        has_rate = type(rate) is int and 0 <= rate < _LARGEST_RATE
+        return Progressed(node, percent, rate if has_rate else None)

@@ -72,10 +72,11 @@ class Remembered:
 
 @dataclass(frozen=True)
 class Progressed:
-    """The node's state is done to so many percent."""
+    """The node's state is done to so many percent, at so many bytes per second (if it says)."""
 
     node: str
     percent: int
+    rate: int | None = None
 
 
 @dataclass(frozen=True)

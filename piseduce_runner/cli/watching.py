@@ -69,6 +69,7 @@ def _view(held: Deployment) -> NodeView:
         state=held.state,
         attempt=held.attempt,
         percent=held.percent,
+        rate=held.rate,
         since=held.since,
         reason=held.reason,
     )

@@ -24,6 +24,7 @@ from piseduce_runner.show.nodes import node_table
 from piseduce_runner.show.text import (
     MIB,
     duration,
+    how_far,
     new_console,
     new_table,
     print_json,
@@ -116,7 +117,8 @@ class _PlainView:
             return
         self._last[view.node] = seen
         words = view.state if view.status is Status.IN_PROGRESS else view.status.value
-        percent = f" {view.percent} %" if view.percent and view.status is Status.IN_PROGRESS else ""
+        going = view.percent and view.status is Status.IN_PROGRESS
+        percent = f" {how_far(view.percent, view.rate)}" if going else ""
         reason = f": {view.reason}" if view.reason else ""
         stamp = time.strftime("%H:%M:%S")
         click.echo(f"{stamp} {view.node} {words}{percent}{reason}")
@@ -135,18 +137,20 @@ class _LiveView:
             self._views[view.node] = view
 
     def __rich__(self) -> Table:
-        table = new_table("NODE", "STATUS", "STATE", "", "FOR", "REASON")
+        table = new_table("NODE", "STATUS", "STATE", "", "", "FOR", "REASON")
         table.title = self._title
         with self._lock:
             views = list(self._views.values())
         for view in views:
             ended = view.status is not Status.IN_PROGRESS
             percent = "" if view.percent is None or ended else ProgressBar(100, view.percent, 20)
+            rate = "" if not view.rate or ended else f"{view.rate / MIB:.1f} MiB/s"
             table.add_row(
                 view.node,
                 status_text(view.status.value),
                 view.state,
                 percent,
+                rate,
                 "" if ended else duration(time.time() - view.since),
                 Text(view.reason),
             )

@@ -13,6 +13,7 @@ from piseduce_runner.planner import Status
 from piseduce_runner.show.hints import hint
 from piseduce_runner.show.reservations import reservation_fields
 from piseduce_runner.show.text import (
+    how_far,
     local_time,
     new_console,
     new_table,
@@ -22,7 +23,7 @@ from piseduce_runner.show.text import (
 )
 from piseduce_runner.store import Deployment, Reservation, Store
 
-_OF_DEPLOYMENT = ("process", "state", "percent", "environment", "attempt", "since")
+_OF_DEPLOYMENT = ("process", "state", "percent", "rate", "environment", "attempt", "since")
 
 
 def node_fields(
@@ -100,8 +101,8 @@ def node_table(rows: list[dict[str, Any]]) -> Table:
 def _state(row: dict[str, Any]) -> str:
     if row["status"] == "reserved":
         return "configured" if row["reservation"]["configured"] else "not configured"
-    percent = f" {row['percent']} %" if row["percent"] is not None else ""
-    return f"{row['state']}{percent}" if row["state"] else ""
+    done = f" {how_far(row['percent'], row['rate'])}" if row["percent"] is not None else ""
+    return f"{row['state']}{done}" if row["state"] else ""
 
 
 def _local(utc: str | None) -> str:

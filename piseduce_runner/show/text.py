@@ -44,6 +44,11 @@ def duration(duration: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
+def how_far(percent: int, rate: int | None) -> str:
+    """Percent, and the rate where there is one: `43 %, 9.1 MiB/s`."""
+    return f"{percent} %, {rate / MIB:.1f} MiB/s" if rate else f"{percent} %"
+
+
 def new_table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

@@ -113,7 +113,7 @@ class Claims(DeploymentRows):
             changed = self._execute(
                 "UPDATE deployment SET status = :status, claim = :claim, claim_expires = :expires,"  # noqa: S608
                 " position = :position, state = :state, record = :record, percent = NULL,"
-                " reason = '', since = :now"
+                " rate = NULL, reason = '', since = :now"
                 f" WHERE node = :node AND active = 1 AND status = :expected AND {_UNCLAIMED}",
                 {
                     "status": Status.IN_PROGRESS.value,

@@ -37,6 +37,7 @@ class Deployments(Claims):
                 state=state,
                 attempt=attempt,
                 percent=None,
+                rate=None,
                 since=now,
                 reason="",
                 record=json.dumps(record),
@@ -115,10 +116,10 @@ class Deployments(Claims):
         with self.transaction():
             self._change(node, claim, record=json.dumps(record))
 
-    def set_percent(self, node: str, claim: str, percent: int) -> None:
-        """How far the node's state is, 0 to 100."""
+    def set_percent(self, node: str, claim: str, percent: int, rate: int | None = None) -> None:
+        """How far the node's state is, 0 to 100, and at how many bytes per second."""
         with self._light_transaction():
-            self._change(node, claim, percent=percent)
+            self._change(node, claim, percent=percent, rate=rate)
 
     # cancelling
 

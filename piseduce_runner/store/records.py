@@ -42,6 +42,7 @@ class Deployment:
     state: str
     attempt: int
     percent: int | None
+    rate: int | None
     reason: str
     since: float
     created: float

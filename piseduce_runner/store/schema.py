@@ -84,6 +84,7 @@ ALTER TABLE deployment ADD COLUMN record TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE deployment ADD COLUMN reservation INTEGER REFERENCES reservation (id);
 ALTER TABLE deployment ADD COLUMN cancel_asked_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE deployment ADD COLUMN cancel_asked REAL;
+ALTER TABLE deployment ADD COLUMN rate INTEGER;
 CREATE INDEX deployments_of_node ON deployment (node, id);
 CREATE INDEX deployments_of_reservation ON deployment (reservation);
 INSERT INTO reservation (node, owner, start, created)

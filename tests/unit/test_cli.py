@@ -117,6 +117,7 @@ def test_json_status_has_the_promised_fields(run, tmp_path):
     first, second = json.loads(result.output)["nodes"]
     assert first == {
         "node": "node-1", "status": "free", "process": None, "state": None, "percent": None,
+        "rate": None,
         "environment": None, "owner": None, "attempt": None, "since": None, "reason": "",
         "reservation": None, "hint": "",
     }  # fmt: skip
@@ -126,7 +127,8 @@ def test_json_status_has_the_promised_fields(run, tmp_path):
     assert "`piseduce-run reboot node-2`" in hint
     assert second == {
         "node": "node-2", "status": "lost", "process": "deploy", "state": "env_copy",
-        "percent": None, "environment": "debian-12", "owner": "alice", "attempt": 1,
+        "percent": None,
+        "rate": None, "environment": "debian-12", "owner": "alice", "attempt": 1,
         "since": "2001-09-09T01:46:40Z", "reason": "env_copy: not done",
         "reservation": None,
     }  # fmt: skip

@@ -71,6 +71,15 @@ def test_rubbish_is_passed_over(listener, payload):
     assert events.get(timeout=10) == Progressed("node-1", 7)
 
 
+def test_a_rate_comes_along_and_one_that_no_card_has_does_not(listener):
+    made, events = listener
+    for percent, rate in ((1, 9_000_000), (100, -1)):
+        payload = json.loads(message(target(made), percent=percent)) | {"rate": rate}
+        send(target(made), json.dumps(payload).encode())
+        told = events.get(timeout=10)
+        assert told == Progressed("node-1", percent, rate if rate > 0 else None)
+
+
 def test_an_address_that_is_not_ours_is_an_os_error():
     with pytest.raises(OSError):
         ProgressListener("192.0.2.1", ["node-1"], print)
