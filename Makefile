@@ -14,14 +14,14 @@ APT_PACKAGES := python3-venv dnsmasq-base nginx-light mmdebstrap zstd busybox-st
 demo: setup
 	sh examples/demo.sh $(BIN)/piseduce-run $(NODES)
 
-# Two at once: most tests wait for nodes. A file's tests stay together, they share what they set up.
+# Three at once: most tests wait for nodes. A file's tests stay together, they share what they set up.
 test: setup lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile
 
 # Every state of a deployment and every fault that can hit it: minutes, in two labs. Writes
 # the page when all has ended as it must.
 faults: setup
-	$(BIN)/pytest tests/faults/matrix -m "" --numprocesses 2 --dist loadfile \
+	$(BIN)/pytest tests/faults/matrix -m "" --numprocesses 3 --dist loadfile \
 		--fault-matrix docs/fault-matrix.md
 
 lint: $(VENV)/.installed
