@@ -21,7 +21,7 @@ from piseduce_runner.store import Outcome, Store
 SEED = 20240229
 NODES = ["node-1", "node-2", "node-3"]
 UPDATED = NODES[0]
-CHANCES = 1
+CHANCES = 1  # after each of the two states that reboot a node
 # Boots that need no place at the switch: there are three boards.
 POLICY = {"turn_on": {"window": {"most": 8}}}
 
